@@ -1,0 +1,1 @@
+//! Which site a Host means and which backend serves a site: pure functions.

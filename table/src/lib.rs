@@ -1,0 +1,1 @@
+//! The memory-mapped table that nginx reads.
