@@ -10,14 +10,3 @@ pub mod registry;
 pub mod settings;
 pub mod up;
 pub mod watch;
-/// stand-in until the real one lands
-pub mod generations {
-    /// e
-    #[derive(Debug, thiserror::Error)]
-    #[error("x")]
-    pub struct GenerationError;
-    /// r
-    pub fn render(_: &crate::settings::Settings) -> Result<(), GenerationError> {
-        Ok(())
-    }
-}
