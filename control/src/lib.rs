@@ -10,3 +10,4 @@ pub mod paths;
 pub mod registry;
 pub mod settings;
 pub mod sync;
+pub mod watch;
