@@ -3,11 +3,15 @@
 //!
 //! `model`, `escape` and `render` are pure: no clock, no file, no network.
 pub mod cli;
+pub mod client;
 pub mod escape;
 pub mod files;
+pub mod generations;
 pub mod model;
+pub mod nginx;
 pub mod paths;
 pub mod registry;
+pub mod render;
 pub mod settings;
 pub mod sync;
 pub mod watch;
