@@ -8,7 +8,7 @@ use std::ptr::NonNull;
 
 use ngx::ffi::{
     NGX_LOG_EMERG, NGX_OK, ngx_command_t, ngx_conf_log_error, ngx_conf_t, ngx_http_compile_complex_value,
-    ngx_http_compile_complex_value_t, ngx_http_complex_value_t, ngx_int_t, ngx_str_t, ngx_uint_t,
+    ngx_http_compile_complex_value_t, ngx_http_complex_value_t, ngx_int_t, ngx_parse_time, ngx_str_t, ngx_uint_t,
 };
 use ngx::core::{NGX_CONF_ERROR, NGX_CONF_OK};
 use ngx::log::{LOG_BUFFER_SIZE, write_fmt};
@@ -96,6 +96,14 @@ impl<'c> Conf<'c> {
             false => Err(refusal()),
         }
     }
+}
+
+/// A time as nginx writes it (`500ms`, `30s`, `5m`), in milliseconds.
+pub(crate) fn milliseconds(text: &[u8]) -> Option<usize> {
+    let mut text = ngx_str_t { len: text.len(), data: text.as_ptr().cast_mut() };
+    // SAFETY: nginx only reads the bytes, which live during the call.
+    let time = unsafe { ngx_parse_time(&raw mut text, 0) };
+    usize::try_from(time).ok()
 }
 
 /// A directive of this module.

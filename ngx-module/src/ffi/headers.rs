@@ -6,12 +6,6 @@ use ngx::ffi::{ngx_list_part_t, ngx_list_push, ngx_list_t, ngx_str_t, ngx_table_
 
 use super::request::{Request, bytes};
 
-/// A header of a living list.
-pub(crate) struct Header<'r> {
-    pub(crate) name: &'r [u8],
-    pub(crate) value: &'r [u8],
-}
-
 impl<'r> Request<'r> {
     /// Takes headers away from the request the client sent. None: out of memory.
     ///
@@ -74,19 +68,25 @@ impl<'r> Request<'r> {
         Some(())
     }
 
-    /// The last header of this name in the answer this request got, as far as it would be sent.
+    /// A header of the answer this request got from its upstream, or else of the one nginx made.
     pub(crate) fn answer_header(self, name: &str) -> Option<&'r [u8]> {
-        let mut found = None;
-        // SAFETY: the list is part of the living request; names and values live as long as the request.
+        // SAFETY: both lists are parts of the living request or of its upstream; names and values live as long.
         unsafe {
-            for_each(&raw mut (*self.as_ptr()).headers_out.headers, |element| {
-                let header = Header { name: outlive(&(*element).key), value: outlive(&(*element).value) };
-                if (*element).hash != 0 && header.name.eq_ignore_ascii_case(name.as_bytes()) {
-                    found = Some(header.value);
-                }
-            });
+            let upstream = NonNull::new(self.fields().upstream);
+            let lists = [
+                upstream.map(|upstream| &raw mut (*upstream.as_ptr()).headers_in.headers),
+                Some(&raw mut (*self.as_ptr()).headers_out.headers),
+            ];
+            lists.into_iter().flatten().find_map(|list| {
+                let mut found = None;
+                for_each(list, |element| {
+                    if (*element).hash != 0 && bytes(&(*element).key).eq_ignore_ascii_case(name.as_bytes()) {
+                        found = Some(outlive(&(*element).value));
+                    }
+                });
+                found
+            })
         }
-        found
     }
 }
 

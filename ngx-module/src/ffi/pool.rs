@@ -1,6 +1,8 @@
 //! nginx's memory pools.
 
 use std::ffi::c_void;
+use std::fmt::{self, Write as _};
+use std::io;
 use std::marker::PhantomData;
 use std::ptr::{self, NonNull};
 
@@ -50,6 +52,21 @@ impl<'p> Pool<'p> {
             ptr::copy_nonoverlapping(bytes.as_ptr(), place.as_ptr(), bytes.len());
             Some(std::slice::from_raw_parts_mut(place.as_ptr(), bytes.len()))
         }
+    }
+
+    /// Writes text into the pool.
+    pub(crate) fn format(self, text: fmt::Arguments<'_>) -> Option<&'p [u8]> {
+        let mut length = Length(0);
+        length.write_fmt(text).ok()?;
+        // SAFETY: the pool lives.
+        let place = NonNull::new(unsafe { ngx_pnalloc(self.as_ptr(), length.0.max(1)) })?.cast::<u8>();
+        // SAFETY: the place is new, has this many bytes and lives for 'p; zeroes are written before they are bytes.
+        let bytes = unsafe {
+            place.write_bytes(0, length.0);
+            std::slice::from_raw_parts_mut(place.as_ptr(), length.0)
+        };
+        io::Write::write_fmt(&mut &mut *bytes, text).ok()?;
+        Some(bytes)
     }
 
     /// Copies text into the pool as one of nginx's strings, with a NUL behind it.
@@ -116,6 +133,16 @@ impl<'p> Pool<'p> {
 pub(super) enum Kind {
     /// The context of a request.
     Context,
+}
+
+/// Counts what is written.
+struct Length(usize);
+
+impl fmt::Write for Length {
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        self.0 += text.len();
+        Ok(())
+    }
 }
 
 #[repr(C)]

@@ -69,8 +69,17 @@ impl<'r> Request<'r> {
 }
 
 impl Subrequest {
+    /// Whether it has ended, answered or not.
+    pub(crate) fn is_done(&self) -> bool {
+        // SAFETY: the subrequest lives as long as its parent, in whose context this value is.
+        unsafe { self.0.as_ref() }.done() != 0
+    }
+
     /// Ends the subrequest now and lets its parent go on; `fallback::answered` is called as for any other end.
     pub(crate) fn abort(self) {
+        if self.is_done() {
+            return;
+        }
         let subrequest = self.0.as_ptr();
         // SAFETY: the subrequest lives as long as its parent, in whose context this value was. Its upstream's
         // cleanup closes the connection and gives a reference of the main request back, so one is taken
@@ -89,7 +98,8 @@ impl Subrequest {
 }
 
 unsafe extern "C" fn finished(subrequest: *mut ngx_http_request_t, _data: *mut c_void, code: ngx_int_t) -> ngx_int_t {
-    guard!(Entry::Request("paas_fallback answer"), NGX_ERROR as ngx_int_t, {
+    // After a panic the parent goes on and finds that nobody has noted an answer.
+    guard!(Entry::Request("paas_fallback answer"), NGX_OK as ngx_int_t, {
         // SAFETY: nginx hands over the living subrequest.
         let subrequest = NonNull::new(subrequest).map(|subrequest| unsafe { Request::from_raw(subrequest) });
         if let Some(subrequest) = subrequest
