@@ -5,9 +5,19 @@
 const OLDEST: u64 = 1_022_000;
 
 fn main() {
-    println!("cargo::rustc-check-cfg=cfg(ngx_feature, values({}))", setting("FEATURES_CHECK"));
-    println!("cargo::rustc-check-cfg=cfg(ngx_os, values({}))", setting("OS_CHECK"));
-    for feature in setting("FEATURES").split(',').map(str::trim).filter(|feature| !feature.is_empty()) {
+    println!(
+        "cargo::rustc-check-cfg=cfg(ngx_feature, values({}))",
+        setting("FEATURES_CHECK")
+    );
+    println!(
+        "cargo::rustc-check-cfg=cfg(ngx_os, values({}))",
+        setting("OS_CHECK")
+    );
+    for feature in setting("FEATURES")
+        .split(',')
+        .map(str::trim)
+        .filter(|feature| !feature.is_empty())
+    {
         println!("cargo::rustc-cfg=ngx_feature=\"{feature}\"");
     }
     println!("cargo::rustc-cfg=ngx_os=\"{}\"", setting("OS"));
@@ -15,10 +25,16 @@ fn main() {
     let version = setting("VERSION_NUMBER");
     match version.parse::<u64>() {
         Ok(number) if number >= OLDEST => {}
-        _ => refuse(&format!("nginx {} ({version}) is too old: 1.22.0 or later is needed", setting("VERSION"))),
+        _ => refuse(&format!(
+            "nginx {} ({version}) is too old: 1.22.0 or later is needed",
+            setting("VERSION")
+        )),
     }
     println!("cargo::rustc-check-cfg=cfg(nginx_headers_are_linked)");
-    if version.parse::<u64>().is_ok_and(|number| number >= 1_023_000) {
+    if version
+        .parse::<u64>()
+        .is_ok_and(|number| number >= 1_023_000)
+    {
         println!("cargo::rustc-cfg=nginx_headers_are_linked");
     }
     println!("cargo::rerun-if-changed=build.rs");

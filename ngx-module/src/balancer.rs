@@ -44,6 +44,8 @@ pub(crate) struct Servers {
 
 struct Group {
     members: Vec<Member>,
+    /// The addresses of those that are not down.
+    tries: usize,
     slots: RefCell<SlotTable>,
 }
 
@@ -53,7 +55,11 @@ struct Member {
 }
 
 /// Checks a complete block and makes its list of servers.
-pub(crate) fn prepare(block: Upstream<'_>, http: &mut HttpConf, part: &mut ServerConf) -> Result<(), Refusal> {
+pub(crate) fn prepare(
+    block: Upstream<'_>,
+    http: &mut HttpConf,
+    part: &mut ServerConf,
+) -> Result<(), Refusal> {
     let hash = part.hash.as_mut().ok_or("\"paas_hash\" is missing")?;
     let place = &hash.place;
     if block.has_zone() {
@@ -88,28 +94,44 @@ impl Servers {
         let (mut primary, mut backup) = (Vec::new(), Vec::new());
         for server in block.servers() {
             check(&server, place)?;
-            if server.backup { backup.push(server) } else { primary.push(server) }
+            if server.backup {
+                backup.push(server)
+            } else {
+                primary.push(server)
+            }
         }
-        Ok(Self { primary: Group::new(primary)?, backup: Group::new(backup)? })
+        Ok(Self {
+            primary: Group::new(primary)?,
+            backup: Group::new(backup)?,
+        })
     }
 
     fn tries(&self) -> usize {
-        let addresses = |group: &Group| group.members.iter().map(|member| member.addresses.len()).sum::<usize>();
-        addresses(&self.primary) + addresses(&self.backup)
+        self.primary.tries + self.backup.tries
     }
 
     fn group(&self, place: Place) -> &Group {
-        if place.is_backup { &self.backup } else { &self.primary }
+        if place.is_backup {
+            &self.backup
+        } else {
+            &self.primary
+        }
     }
 
     fn choose(&self, key: &[u8], method: Method, tried: &[Place]) -> Option<Place> {
-        let place = |is_backup, index| Place { is_backup, index, address: 0 };
+        let place = |is_backup, index| Place {
+            is_backup,
+            index,
+            address: 0,
+        };
         let usable = |place: Place| !tried.iter().any(|tried| tried.is_same_server(place));
         self.primary
             .choose(key, method, |index| usable(place(false, index)))
             .map(|index| place(false, index))
             .or_else(|| {
-                self.backup.choose(key, method, |index| usable(place(true, index))).map(|index| place(true, index))
+                self.backup
+                    .choose(key, method, |index| usable(place(true, index)))
+                    .map(|index| place(true, index))
             })
     }
 }
@@ -118,10 +140,15 @@ impl Servers {
 fn check(server: &Server<'_>, place: &str) -> Result<(), Refusal> {
     let name = String::from_utf8_lossy(server.name);
     let refuse = |setting: &str, instead: &str| {
-        Err(format!("server {name}: \"paas_hash\"{place} does not support \"{setting}\": {instead}"))
+        Err(format!(
+            "server {name}: \"paas_hash\"{place} does not support \"{setting}\": {instead}"
+        ))
     };
     if server.max_conns != 0 {
-        return refuse("max_conns", "remove it, and limit connections on the server itself");
+        return refuse(
+            "max_conns",
+            "remove it, and limit connections on the server itself",
+        );
     }
     if server.max_fails != 1 {
         return refuse(
@@ -130,33 +157,62 @@ fn check(server: &Server<'_>, place: &str) -> Result<(), Refusal> {
         );
     }
     if server.fail_timeout != 10 {
-        return refuse("fail_timeout", "remove it; no server is taken out of the choice after a failure");
+        return refuse(
+            "fail_timeout",
+            "remove it; no server is taken out of the choice after a failure",
+        );
     }
     Ok(())
 }
 
 impl Group {
     fn new(servers: Vec<Server<'_>>) -> Result<Self, Refusal> {
-        let candidates: Vec<Candidate<'_>> = servers.iter().map(candidate).collect::<Result<_, _>>()?;
+        let candidates: Vec<Candidate<'_>> =
+            servers.iter().map(candidate).collect::<Result<_, _>>()?;
         let slots = SlotTable::new(Backends::new(candidates));
+        let tries = servers
+            .iter()
+            .filter(|server| !server.down)
+            .map(|server| server.addresses.len())
+            .sum();
         let members = servers.into_iter().map(|server| Member {
             name: String::from_utf8_lossy(server.name).into(),
             addresses: server.addresses,
         });
-        Ok(Self { members: members.collect(), slots: RefCell::new(slots) })
+        Ok(Self {
+            members: members.collect(),
+            tries,
+            slots: RefCell::new(slots),
+        })
     }
 
     fn choose(&self, key: &[u8], method: Method, usable: impl Fn(usize) -> bool) -> Option<usize> {
-        self.slots.try_borrow_mut().ok()?.choose(key, None, &Placement::fixed(method), usable)
+        self.slots
+            .try_borrow_mut()
+            .ok()?
+            .choose(key, None, &Placement::fixed(method), usable)
     }
 }
 
 fn candidate<'s>(server: &Server<'s>) -> Result<Candidate<'s>, Refusal> {
     let weight = u32::try_from(server.weight).unwrap_or(u32::MAX);
-    let weight = Weight::new(weight)
-        .map_err(|error| format!("server {}: weight={}: {error}", String::from_utf8_lossy(server.name), server.weight))?;
-    let state = if server.down { State::Disabled } else { State::Active };
-    Ok(Candidate { key: server.name, weight, state })
+    let weight = Weight::new(weight).map_err(|error| {
+        format!(
+            "server {}: weight={}: {error}",
+            String::from_utf8_lossy(server.name),
+            server.weight
+        )
+    })?;
+    let state = if server.down {
+        State::Disabled
+    } else {
+        State::Active
+    };
+    Ok(Candidate {
+        key: server.name,
+        weight,
+        state,
+    })
 }
 
 /// A server of a block, and which of its addresses.
@@ -190,8 +246,18 @@ pub(crate) struct Selection<'r> {
 }
 
 enum Among<'r> {
-    Servers { servers: &'r Servers, method: Method, key: &'r [u8], tried: Vec<Place>, current: Option<Place> },
-    Backends { site: Option<&'r SiteRecord>, tried: Vec<BackendId>, current: Option<BackendId> },
+    Servers {
+        servers: &'r Servers,
+        method: Method,
+        key: &'r [u8],
+        tried: Vec<Place>,
+        current: Option<Place>,
+    },
+    Backends {
+        site: Option<&'r SiteRecord>,
+        tried: Vec<BackendId>,
+        current: Option<BackendId>,
+    },
 }
 
 impl<'r> Selection<'r> {
@@ -202,18 +268,32 @@ impl<'r> Selection<'r> {
         let among = match hash.over.as_ref()? {
             Over::Servers(servers) => {
                 let key = request.evaluate(hash.key.as_ref()?)?;
-                Among::Servers { servers, method: hash.method, key, tried: Vec::new(), current: None }
+                Among::Servers {
+                    servers,
+                    method: hash.method,
+                    key,
+                    tried: Vec::new(),
+                    current: None,
+                }
             }
-            Over::Table => Among::Backends { site: site::of(request), tried: Vec::new(), current: None },
+            Over::Table => Among::Backends {
+                site: site::of(request),
+                tried: Vec::new(),
+                current: None,
+            },
         };
-        Some(Self { request, context, among })
+        Some(Self {
+            request,
+            context,
+            among,
+        })
     }
 
     /// How often nginx may ask for a backend; at least once.
     pub(crate) fn tries(&self) -> usize {
         let tries = match &self.among {
             Among::Servers { servers, .. } => servers.tries(),
-            Among::Backends { .. } => worker::backend_count(),
+            Among::Backends { .. } => worker::tries(),
         };
         tries.clamp(1, MOST_TRIES)
     }
@@ -222,7 +302,13 @@ impl<'r> Selection<'r> {
     pub(crate) fn next(&mut self) -> Option<Peer<'r>> {
         let pool = self.request.pool()?;
         let (peer, name) = match &mut self.among {
-            Among::Servers { servers, method, key, tried, current } => {
+            Among::Servers {
+                servers,
+                method,
+                key,
+                tried,
+                current,
+            } => {
                 // After a failure `current` is the server's next address, if it has one.
                 let place = match *current {
                     Some(place) => place,
@@ -230,9 +316,16 @@ impl<'r> Selection<'r> {
                 };
                 *current = Some(place);
                 let member = servers.group(place).members.get(place.index)?;
-                (member.addresses.get(place.address)?.give(pool)?, Arc::clone(&member.name))
+                (
+                    member.addresses.get(place.address)?.give(pool)?,
+                    Arc::clone(&member.name),
+                )
             }
-            Among::Backends { site, tried, current } => {
+            Among::Backends {
+                site,
+                tried,
+                current,
+            } => {
                 let (id, backend) = worker::choose((*site)?, tried)?;
                 *current = Some(id);
                 (backend.address.give(pool)?, Arc::clone(&backend.name))
@@ -248,10 +341,22 @@ impl<'r> Selection<'r> {
             return;
         }
         match &mut self.among {
-            Among::Servers { servers, tried, current, .. } => {
+            Among::Servers {
+                servers,
+                tried,
+                current,
+                ..
+            } => {
                 let Some(place) = current.take() else { return };
-                let next = Place { address: place.address + 1, ..place };
-                let addresses = servers.group(place).members.get(place.index).map_or(0, |member| member.addresses.len());
+                let next = Place {
+                    address: place.address + 1,
+                    ..place
+                };
+                let addresses = servers
+                    .group(place)
+                    .members
+                    .get(place.index)
+                    .map_or(0, |member| member.addresses.len());
                 if next.address < addresses {
                     *current = Some(next);
                 } else {

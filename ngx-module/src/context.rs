@@ -17,6 +17,8 @@ pub(crate) struct Context {
     pub(crate) backend: RefCell<Option<Arc<str>>>,
     /// How far `paas_fallback` is.
     pub(crate) stage: RefCell<Stage>,
+    /// How often it has asked.
+    pub(crate) asked: Cell<u8>,
     /// Whether the attempt that brought the request to `paas_fallback` was sent.
     pub(crate) was_sent: Cell<Option<bool>>,
     /// Why the request was refused, in a word, and the number of that event.

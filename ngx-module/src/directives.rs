@@ -4,11 +4,11 @@
 use std::ffi::{CStr, OsStr};
 use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::rc::Rc;
 
 use ngx::ffi::{
-    NGX_CONF_ANY, NGX_CONF_NOARGS, NGX_CONF_TAKE1, NGX_CONF_TAKE2, NGX_HTTP_LOC_CONF, NGX_HTTP_MAIN_CONF,
-    NGX_HTTP_SRV_CONF, NGX_HTTP_UPS_CONF,
+    NGX_CONF_ANY, NGX_CONF_NOARGS, NGX_CONF_TAKE1, NGX_CONF_TAKE2, NGX_HTTP_LOC_CONF,
+    NGX_HTTP_MAIN_CONF, NGX_HTTP_SRV_CONF, NGX_HTTP_UPS_CONF,
 };
 pub(crate) use routing::Method;
 use table::SiteRecord;
@@ -36,7 +36,7 @@ pub(crate) struct HttpConf {
 /// The configuration of a server block or of an upstream block.
 #[derive(Default)]
 pub(crate) struct ServerConf {
-    socket: Option<Arc<Pattern>>,
+    socket: Option<Rc<Pattern>>,
     /// Upstream blocks only.
     pub(crate) hash: Option<Hash>,
 }
@@ -45,7 +45,7 @@ pub(crate) struct ServerConf {
 #[derive(Default)]
 pub(crate) struct LocationConf {
     pub(crate) role: Option<Role>,
-    pub(crate) fallback: Option<Arc<Settings>>,
+    pub(crate) fallback: Option<Rc<Settings>>,
 }
 
 /// What an nginx is in the platform.
@@ -91,7 +91,9 @@ pub(crate) fn check<'c>(
     blocks: impl Iterator<Item = (Upstream<'c>, &'c ServerConf)>,
 ) -> Result<(), Refusal> {
     if let (None, Some(who)) = (&http.table, &http.needs_table) {
-        return Err(format!("{who} needs \"paas_table DIRECTORY;\" in the http block"));
+        return Err(format!(
+            "{who} needs \"paas_table DIRECTORY;\" in the http block"
+        ));
     }
     for (block, part) in blocks {
         if let Some(hash) = &part.hash
@@ -117,9 +119,14 @@ impl Directive for PaasTable {
 
     fn read(conf: Conf<'_>, http: &mut HttpConf) -> Result<(), Refusal> {
         unset(&http.table)?;
-        let directory = PathBuf::from(OsStr::from_bytes(conf.arguments().next().unwrap_or_default()));
+        let directory = PathBuf::from(OsStr::from_bytes(
+            conf.arguments().next().unwrap_or_default(),
+        ));
         if !directory.is_absolute() {
-            return Err(format!("\"{}\" is not an absolute path", directory.display()));
+            return Err(format!(
+                "\"{}\" is not an absolute path",
+                directory.display()
+            ));
         }
         http.table = Some(directory);
         Ok(())
@@ -137,7 +144,7 @@ impl Directive for PaasSocket {
     fn read(conf: Conf<'_>, server: &mut ServerConf) -> Result<(), Refusal> {
         unset(&server.socket)?;
         let pattern = Pattern::parse(text(conf.arguments().next().unwrap_or_default())?)?;
-        server.socket = Some(Arc::new(pattern));
+        server.socket = Some(Rc::new(pattern));
         Ok(())
     }
 }
@@ -156,7 +163,12 @@ impl Directive for PaasRole {
             b"balancer" => Role::Balancer,
             b"backend" => Role::Backend,
             b"off" => Role::Off,
-            other => return Err(format!("\"{}\" is no role: write balancer, backend or off", other.escape_ascii())),
+            other => {
+                return Err(format!(
+                    "\"{}\" is no role: write balancer, backend or off",
+                    other.escape_ascii()
+                ));
+            }
         };
         if role != Role::Off {
             let who = format!("\"paas_role\"{}", conf.place());
@@ -188,11 +200,17 @@ impl Directive for PaasHash {
             if let Some(name) = argument.strip_prefix(b"method=") {
                 unset(&method).map_err(|_| "has two methods")?;
                 let name = text(name)?;
-                method = Some(name.parse::<Method>().map_err(|error| format!("method={name}: {error}"))?);
+                method = Some(
+                    name.parse::<Method>()
+                        .map_err(|error| format!("method={name}: {error}"))?,
+                );
             } else if key.is_none() && method.is_none() {
                 key = Some(conf.expression(argument)?);
             } else {
-                return Err(format!("does not know the argument \"{}\"", argument.escape_ascii()));
+                return Err(format!(
+                    "does not know the argument \"{}\"",
+                    argument.escape_ascii()
+                ));
             }
         }
         if key.is_none() {
@@ -203,13 +221,18 @@ impl Directive for PaasHash {
             }
             block.add_placeholder(conf).ok_or("out of memory")?;
         }
-        part.hash = Some(Hash { key, method: method.unwrap_or_default(), place: conf.place(), over: None });
+        part.hash = Some(Hash {
+            key,
+            method: method.unwrap_or_default(),
+            place: conf.place(),
+            over: None,
+        });
         block.claim();
         Ok(())
     }
 }
 
-/// `paas_fallback [vassal=PATH] [initialize=URI] [timeout=TIME] [max_parked=NUMBER];`
+/// `paas_fallback [socket=PATH] [vassal=PATH] [initialize=URI] [timeout=TIME] [max_parked=NUMBER];`
 pub(crate) struct PaasFallback;
 
 impl Directive for PaasFallback {
@@ -219,16 +242,25 @@ impl Directive for PaasFallback {
 
     fn read(conf: Conf<'_>, location: &mut LocationConf) -> Result<(), Refusal> {
         unset(&location.fallback)?;
-        let (mut vassal, mut initialize, mut timeout, mut max_parked) = (None, None, None, None);
+        let (mut socket, mut vassal, mut initialize) = (None, None, None);
+        let (mut timeout, mut max_parked) = (None, None);
         for argument in conf.arguments() {
             let shown = argument.escape_ascii();
-            let (name, value) = match argument.iter().position(|byte| *byte == b'=').map(|at| argument.split_at(at)) {
+            let (name, value) = match argument
+                .iter()
+                .position(|byte| *byte == b'=')
+                .map(|at| argument.split_at(at))
+            {
                 Some((name, value)) => (name, value.strip_prefix(b"=").unwrap_or_default()),
                 None => return Err(format!("does not know the argument \"{shown}\"")),
             };
             let twice = |_| format!("has two of \"{}\"", name.escape_ascii());
             match name {
                 _ if value.is_empty() => return Err(format!("\"{shown}\" has no value")),
+                b"socket" => {
+                    unset(&socket).map_err(twice)?;
+                    socket = Some(conf.expression(value)?);
+                }
                 b"vassal" => {
                     unset(&vassal).map_err(twice)?;
                     vassal = Some(conf.expression(value)?);
@@ -240,29 +272,41 @@ impl Directive for PaasFallback {
                 b"timeout" => {
                     unset(&timeout).map_err(twice)?;
                     let time = milliseconds(value).filter(|time| *time > 0);
-                    timeout = Some(time.ok_or_else(|| format!("\"{shown}\" is not a time, like 30s or 500ms"))?);
+                    timeout =
+                        Some(time.ok_or_else(|| {
+                            format!("\"{shown}\" is not a time, like 30s or 500ms")
+                        })?);
                 }
                 b"max_parked" => {
                     unset(&max_parked).map_err(twice)?;
-                    let number = text(value)?.parse::<usize>().ok().filter(|number| *number > 0);
-                    max_parked = Some(number.ok_or_else(|| format!("\"{shown}\" is not a number from 1"))?);
+                    let number = text(value)?
+                        .parse::<usize>()
+                        .ok()
+                        .filter(|number| *number > 0);
+                    max_parked =
+                        Some(number.ok_or_else(|| format!("\"{shown}\" is not a number from 1"))?);
                 }
                 _ => return Err(format!("does not know the argument \"{shown}\"")),
             }
         }
         let settings = Settings {
+            socket,
             vassal,
             initialize,
             timeout: timeout.unwrap_or(30_000),
             max_parked: max_parked.unwrap_or(1024),
         };
-        location.fallback = Some(Arc::new(settings));
+        location.fallback = Some(Rc::new(settings));
         Ok(())
     }
 }
 
 fn unset<T>(value: &Option<T>) -> Result<(), Refusal> {
-    if value.is_some() { Err("is duplicate".to_owned()) } else { Ok(()) }
+    if value.is_some() {
+        Err("is duplicate".to_owned())
+    } else {
+        Ok(())
+    }
 }
 
 fn text(bytes: &[u8]) -> Result<&str, Refusal> {

@@ -25,11 +25,15 @@ use parked::Slot;
 
 /// The location that passes the question on to our daemon. No client can name it: it has no leading slash.
 const INITIALIZE: &[u8] = b"paas:initialize";
+/// A request that fails again after this many answers has had its chances: it must not go round for ever.
+const MOST_QUESTIONS: u8 = 2;
 /// Seconds after which a visitor may try again if nobody says it better.
 const RETRY_AFTER: &[u8] = b"5";
 
 /// What `paas_fallback` of a location says.
 pub(crate) struct Settings {
+    /// The site's socket: a request goes straight on while it is there.
+    pub(crate) socket: Option<Expression>,
     /// The file whose presence means that the site runs.
     pub(crate) vassal: Option<Expression>,
     /// Whom to ask, instead of our daemon.
@@ -47,7 +51,11 @@ pub(crate) enum Stage {
     #[default]
     New,
     /// Somebody was asked.
-    Parked { subrequest: Subrequest, _timer: Timer, _slot: Slot },
+    Parked {
+        subrequest: Subrequest,
+        _timer: Timer,
+        _slot: Slot,
+    },
     /// The answer is there; the handler has not been called again yet.
     Answered(Verdict),
     /// The handler has let the request go on, or refused it.
@@ -59,7 +67,12 @@ pub(crate) enum Verdict {
     /// The site listens: replay.
     Ready,
     /// Show this status.
-    Refuse { status: u16, retry_after: Option<Box<[u8]>>, word: Option<Box<str>>, id: Option<Box<str>> },
+    Refuse {
+        status: u16,
+        retry_after: Option<Box<[u8]>>,
+        word: Option<Box<str>>,
+        id: Option<Box<str>>,
+    },
     /// Nobody answered, or nothing that makes sense.
     Unanswered { word: &'static str },
 }
@@ -72,11 +85,23 @@ impl Handler for Fallback {
     const PHASE: u32 = PRECONTENT;
 
     fn handle(request: Request<'_>) -> Outcome {
-        let Some(settings) = request.location_conf().and_then(|location| location.fallback.as_deref()) else {
+        let Some(settings) = request
+            .location_conf()
+            .and_then(|location| location.fallback.as_deref())
+        else {
             return Outcome::Declined;
         };
-        let Some(context) = request.context_or_new() else { return Outcome::Status(500) };
-        let visit = Visit { request, context, settings };
+        let Some(context) = request.context_or_new() else {
+            return Outcome::Status(500);
+        };
+        let visit = Visit {
+            request,
+            context,
+            settings,
+        };
+        if visit.may_pass() {
+            return Outcome::Declined;
+        }
         let stage = context.stage.take();
         match stage {
             Stage::New => visit.begin(),
@@ -85,13 +110,12 @@ impl Handler for Fallback {
                 context.stage.replace(stage);
                 Outcome::Again
             }
-            Stage::Parked { .. } => visit.decide(Verdict::Unanswered { word: "internal-error" }),
+            Stage::Parked { .. } => visit.decide(Verdict::Unanswered {
+                word: "internal-error",
+            }),
             Stage::Answered(verdict) => visit.decide(verdict),
-            // It was replayed, failed again and came back: that must end.
-            Stage::Decided => {
-                context.was_sent.set(Some(request.was_sent()));
-                visit.decide(Verdict::Unanswered { word: "failed-again" })
-            }
+            // It was replayed, failed again and came back.
+            Stage::Decided => visit.begin(),
         }
     }
 }
@@ -104,13 +128,31 @@ struct Visit<'r> {
 }
 
 impl<'r> Visit<'r> {
+    /// Whether the request comes for the first time and its site seems to listen.
+    fn may_pass(&self) -> bool {
+        let is_new = matches!(*self.context.stage.borrow(), Stage::New);
+        let socket = self.settings.socket.as_ref().filter(|_| is_new);
+        socket
+            .and_then(|socket| self.request.evaluate(socket))
+            .is_some_and(exists)
+    }
+
     fn begin(&self) -> Outcome {
         let was_sent = self.request.was_sent();
         self.context.was_sent.set(Some(was_sent));
+        let asked = self.context.asked.get();
+        if asked == MOST_QUESTIONS {
+            return self.decide(Verdict::Unanswered {
+                word: "failed-again",
+            });
+        }
+        self.context.asked.set(asked + 1);
         if let Some(vassal) = &self.settings.vassal {
-            let Some(path) = self.request.evaluate(vassal) else { return Outcome::Status(500) };
+            let Some(path) = self.request.evaluate(vassal) else {
+                return Outcome::Status(500);
+            };
             let real = |word: &str| self.decide(Verdict::refuse(502, word));
-            if Path::new(OsStr::from_bytes(path)).exists() {
+            if exists(path) {
                 return real("site-failed");
             }
             // The site stopped while the request was with it.
@@ -119,7 +161,9 @@ impl<'r> Visit<'r> {
             }
         }
         let Some(slot) = Slot::take(self.settings.max_parked) else {
-            return self.decide(Verdict::Unanswered { word: "too-many-parked" });
+            return self.decide(Verdict::Unanswered {
+                word: "too-many-parked",
+            });
         };
         self.park(slot).unwrap_or(Outcome::Failed)
     }
@@ -130,10 +174,17 @@ impl<'r> Visit<'r> {
             None => INITIALIZE,
         };
         let mut parts = target.splitn(2, |byte| *byte == b'?');
-        let (uri, args) = (parts.next().unwrap_or_default(), parts.next().unwrap_or_default());
+        let (uri, args) = (
+            parts.next().unwrap_or_default(),
+            parts.next().unwrap_or_default(),
+        );
         let timer = Timer::start(self.request, self.settings.timeout)?;
         let subrequest = self.request.ask(uri, args)?;
-        self.context.stage.replace(Stage::Parked { subrequest, _timer: timer, _slot: slot });
+        self.context.stage.replace(Stage::Parked {
+            subrequest,
+            _timer: timer,
+            _slot: slot,
+        });
         Some(Outcome::Again)
     }
 
@@ -143,17 +194,33 @@ impl<'r> Visit<'r> {
         let was_sent = self.context.was_sent.get().unwrap_or(false);
         let (status, retry_after, word, id) = match verdict {
             Verdict::Ready => return Outcome::Declined,
-            Verdict::Refuse { status, retry_after, word, id } => (status, retry_after, word, id),
+            Verdict::Refuse {
+                status,
+                retry_after,
+                word,
+                id,
+            } => (status, retry_after, word, id),
             Verdict::Unanswered { word } if was_sent => (502, None, Some(word.into()), None),
-            Verdict::Unanswered { word } => (503, Some(RETRY_AFTER.into()), Some(word.into()), None),
+            Verdict::Unanswered { word } => {
+                (503, Some(RETRY_AFTER.into()), Some(word.into()), None)
+            }
         };
         if let Some(retry_after) = retry_after
-            && self.request.add_answer_header("Retry-After", &retry_after).is_none()
+            && self
+                .request
+                .add_answer_header("Retry-After", &retry_after)
+                .is_none()
         {
             return Outcome::Status(500);
         }
         let reason = Reason {
-            word: word.unwrap_or_else(|| if status == 502 { "site-failed".into() } else { "unavailable".into() }),
+            word: word.unwrap_or_else(|| {
+                if status == 502 {
+                    "site-failed".into()
+                } else {
+                    "unavailable".into()
+                }
+            }),
             id: Some(id.unwrap_or_else(reason::new_id)),
         };
         self.log(status, &reason);
@@ -167,14 +234,25 @@ impl<'r> Visit<'r> {
         let word = &reason.word;
         self.request.log().write(
             Level::Error,
-            format_args!("paas_fallback: answered {status}, site: {site}, reason: {word}, id: {id}"),
+            format_args!(
+                "paas_fallback: answered {status}, site: {site}, reason: {word}, id: {id}"
+            ),
         );
     }
 }
 
+fn exists(path: &[u8]) -> bool {
+    Path::new(OsStr::from_bytes(path)).exists()
+}
+
 impl Verdict {
     fn refuse(status: u16, word: &str) -> Self {
-        Self::Refuse { status, retry_after: None, word: Some(word.into()), id: None }
+        Self::Refuse {
+            status,
+            retry_after: None,
+            word: Some(word.into()),
+            id: None,
+        }
     }
 
     /// What the answer to the question means.
@@ -183,19 +261,28 @@ impl Verdict {
             Some(200..=299) => Self::Ready,
             Some(status @ (502..=504)) => Self::Refuse {
                 status,
-                retry_after: answer.answer_header("Retry-After").filter(|_| status != 502).map(Box::from),
+                retry_after: answer
+                    .answer_header("Retry-After")
+                    .filter(|_| status != 502)
+                    .map(Box::from),
                 word: answer.answer_header("X-Paas-Reason").and_then(reason::word),
                 id: answer.answer_header("X-Paas-Id").and_then(reason::word),
             },
-            Some(_) => Self::Unanswered { word: "unexpected-answer" },
-            None => Self::Unanswered { word: "unreachable" },
+            Some(_) => Self::Unanswered {
+                word: "unexpected-answer",
+            },
+            None => Self::Unanswered {
+                word: "unreachable",
+            },
         }
     }
 }
 
 /// The subrequest has ended. nginx may say so twice, the second time with all of its headers.
 pub(crate) fn answered(parent: Request<'_>, answer: Request<'_>, status: Option<u16>) {
-    let Some(context) = parent.context() else { return };
+    let Some(context) = parent.context() else {
+        return;
+    };
     let mut stage = context.stage.borrow_mut();
     let may_be_noted = match &*stage {
         Stage::Parked { .. } => true,
@@ -212,10 +299,19 @@ const TIMEOUT: &str = "timeout";
 
 /// The request has waited as long as it may.
 pub(crate) fn timed_out(request: Request<'_>) {
-    let Some(context) = request.context() else { return };
+    let Some(context) = request.context() else {
+        return;
+    };
     let stage = context.stage.take();
-    if let Stage::Parked { subrequest, _timer, _slot } = stage {
-        context.stage.replace(Stage::Answered(Verdict::Unanswered { word: TIMEOUT }));
+    if let Stage::Parked {
+        subrequest,
+        _timer,
+        _slot,
+    } = stage
+    {
+        context
+            .stage
+            .replace(Stage::Answered(Verdict::Unanswered { word: TIMEOUT }));
         subrequest.abort();
     } else {
         context.stage.replace(stage);
@@ -237,5 +333,8 @@ pub(crate) fn was_sent(request: Request<'_>) -> bool {
 /// The context that says why this request, or the one it belongs to, was refused.
 pub(crate) fn context_with_reason(request: Request<'_>) -> Option<&Context> {
     let said = |context: &&Context| context.reason.borrow().is_some();
-    request.context().filter(said).or_else(|| request.main().context().filter(said))
+    request
+        .context()
+        .filter(said)
+        .or_else(|| request.main().context().filter(said))
 }

@@ -20,11 +20,16 @@ impl Handler for Gate {
     const PHASE: u32 = PREACCESS;
 
     fn handle(request: Request<'_>) -> Outcome {
-        let role = request.location_conf().and_then(|location| location.role).unwrap_or(Role::Off);
+        let role = request
+            .location_conf()
+            .and_then(|location| location.role)
+            .unwrap_or(Role::Off);
         if role == Role::Off || !request.is_main() {
             return Outcome::Declined;
         }
-        let Some(context) = request.context_or_new() else { return Outcome::Status(500) };
+        let Some(context) = request.context_or_new() else {
+            return Outcome::Status(500);
+        };
         // The page of a refusal may come from a location that has the role, too.
         if context.is_refused.get() {
             return Outcome::Declined;
@@ -38,10 +43,12 @@ impl Handler for Gate {
             }
             Some(Lookup::Site(_)) => Outcome::Declined,
             Some(Lookup::Unknown) => refuse(context, 404, "no-site"),
-            Some(Lookup::Unavailable) => match request.add_answer_header("Retry-After", RETRY_AFTER) {
-                Some(()) => refuse(context, 503, "no-table"),
-                None => Outcome::Status(500),
-            },
+            Some(Lookup::Unavailable) => {
+                match request.add_answer_header("Retry-After", RETRY_AFTER) {
+                    Some(()) => refuse(context, 503, "no-table"),
+                    None => Outcome::Status(500),
+                }
+            }
             None => Outcome::Status(500),
         }
     }
@@ -49,7 +56,10 @@ impl Handler for Gate {
 
 fn refuse(context: &Context, status: u16, word: &str) -> Outcome {
     context.is_refused.set(true);
-    *context.reason.borrow_mut() = Some(Reason { word: word.into(), id: None });
+    *context.reason.borrow_mut() = Some(Reason {
+        word: word.into(),
+        id: None,
+    });
     Outcome::Status(status)
 }
 

@@ -6,6 +6,8 @@ use crate::ffi::request::Request;
 use crate::worker;
 
 /// What the table says of a host.
+// It lies in the request's context: boxing the site would be an allocation for every request.
+#[allow(clippy::large_enum_variant)]
 pub(crate) enum Lookup {
     /// The site it leads to.
     Site(SiteRecord),

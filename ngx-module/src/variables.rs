@@ -26,7 +26,9 @@ impl Variable for SiteId {
     const CONSTANT: bool = true;
 
     fn value(request: Request<'_>) -> Option<&[u8]> {
-        request.pool()?.format(format_args!("{}", site::of(request)?.id))
+        request
+            .pool()?
+            .format(format_args!("{}", site::of(request)?.id))
     }
 }
 
@@ -38,7 +40,10 @@ impl Variable for Socket {
     const CONSTANT: bool = true;
 
     fn value(request: Request<'_>) -> Option<&[u8]> {
-        request.pool()?.format(format_args!("{}", request.server_conf()?.socket_of(site::of(request)?)))
+        request.pool()?.format(format_args!(
+            "{}",
+            request.server_conf()?.socket_of(site::of(request)?)
+        ))
     }
 }
 

@@ -7,7 +7,11 @@ use table::SiteRecord;
 use crate::ffi::conf::Refusal;
 
 /// What [`Pattern`] is if nothing is said.
-const DEFAULT: &[Piece] = &[Piece::Text(Text::Static("/run/paas/sites/")), Piece::Id, Piece::Text(Text::Static("/app.sock"))];
+const DEFAULT: &[Piece] = &[
+    Piece::Text(Text::Static("/run/paas/sites/")),
+    Piece::Id,
+    Piece::Text(Text::Static("/app.sock")),
+];
 
 /// A path with placeholders.
 pub(crate) struct Pattern(Vec<Piece>);
@@ -31,7 +35,9 @@ impl Pattern {
         }
         let (mut pieces, mut rest) = (Vec::new(), text);
         while let Some((before, behind)) = rest.split_once('{') {
-            let (name, after) = behind.split_once('}').ok_or_else(|| format!("\"{text}\" has a {{ without }}"))?;
+            let (name, after) = behind
+                .split_once('}')
+                .ok_or_else(|| format!("\"{text}\" has a {{ without }}"))?;
             pieces.push(Piece::Text(Text::Owned(before.into())));
             pieces.push(match name {
                 "id" => Piece::Id,
@@ -41,7 +47,9 @@ impl Pattern {
             rest = after;
         }
         if pieces.is_empty() {
-            return Err(format!("\"{text}\" would give all sites one socket: put {{id}} or {{domain}} into it"));
+            return Err(format!(
+                "\"{text}\" would give all sites one socket: put {{id}} or {{domain}} into it"
+            ));
         }
         pieces.push(Piece::Text(Text::Owned(rest.into())));
         Ok(Self(pieces))
@@ -56,7 +64,10 @@ pub(crate) struct Path<'s> {
 
 impl<'s> Path<'s> {
     pub(crate) fn new(pattern: Option<&'s Pattern>, site: &'s SiteRecord) -> Self {
-        Self { pieces: pattern.map_or(DEFAULT, |pattern| &pattern.0), site }
+        Self {
+            pieces: pattern.map_or(DEFAULT, |pattern| &pattern.0),
+            site,
+        }
     }
 }
 

@@ -6,11 +6,12 @@ use std::marker::PhantomData;
 use std::mem::{MaybeUninit, zeroed};
 use std::ptr::NonNull;
 
-use ngx::ffi::{
-    NGX_LOG_EMERG, NGX_OK, ngx_command_t, ngx_conf_log_error, ngx_conf_t, ngx_http_compile_complex_value,
-    ngx_http_compile_complex_value_t, ngx_http_complex_value_t, ngx_int_t, ngx_parse_time, ngx_str_t, ngx_uint_t,
-};
 use ngx::core::{NGX_CONF_ERROR, NGX_CONF_OK};
+use ngx::ffi::{
+    NGX_LOG_EMERG, NGX_OK, ngx_command_t, ngx_conf_log_error, ngx_conf_t,
+    ngx_http_compile_complex_value, ngx_http_compile_complex_value_t, ngx_http_complex_value_t,
+    ngx_int_t, ngx_parse_time, ngx_str_t, ngx_uint_t,
+};
 use ngx::log::{LOG_BUFFER_SIZE, write_fmt};
 
 use super::guard::{Entry, guard};
@@ -31,7 +32,10 @@ impl<'c> Conf<'c> {
     /// # Safety
     /// `raw` is a configuration that is read until `'c` ends.
     pub(super) unsafe fn from_raw(raw: NonNull<ngx_conf_t>) -> Self {
-        Self { raw, lives: PhantomData }
+        Self {
+            raw,
+            lives: PhantomData,
+        }
     }
 
     pub(super) fn as_ptr(self) -> *mut ngx_conf_t {
@@ -54,7 +58,9 @@ impl<'c> Conf<'c> {
         // SAFETY: nginx hands an array of strings over with every directive; it lives while that is read.
         let words: &[ngx_str_t] = unsafe {
             match self.fields().args.as_ref() {
-                Some(args) if !args.elts.is_null() => std::slice::from_raw_parts(args.elts.cast(), args.nelts),
+                Some(args) if !args.elts.is_null() => {
+                    std::slice::from_raw_parts(args.elts.cast(), args.nelts)
+                }
                 _ => &[],
             }
         };
@@ -65,7 +71,11 @@ impl<'c> Conf<'c> {
     pub(crate) fn place(self) -> String {
         // SAFETY: the file, if any, lives while the directive is read.
         unsafe { self.fields().conf_file.as_ref() }.map_or_else(String::new, |file| {
-            format!(" in {}:{}", String::from_utf8_lossy(bytes(&file.file.name)), file.line)
+            format!(
+                " in {}:{}",
+                String::from_utf8_lossy(bytes(&file.file.name)),
+                file.line
+            )
         })
     }
 
@@ -75,17 +85,30 @@ impl<'c> Conf<'c> {
         let line = write_fmt(&mut buffer, why);
         // SAFETY: the configuration lives; the format takes a length and a pointer, which are given.
         unsafe {
-            ngx_conf_log_error(NGX_LOG_EMERG as ngx_uint_t, self.as_ptr(), 0, c"%*s".as_ptr(), line.len(), line.as_ptr());
+            ngx_conf_log_error(
+                NGX_LOG_EMERG as ngx_uint_t,
+                self.as_ptr(),
+                0,
+                c"%*s".as_ptr(),
+                line.len(),
+                line.as_ptr(),
+            );
         }
     }
 
     /// Compiles a string with variables. Err: nginx has logged why not.
     pub(crate) fn expression(self, text: &[u8]) -> Result<Expression, Refusal> {
         let refusal = || format!("cannot read \"{}\"", String::from_utf8_lossy(text));
-        let mut text_in_pool = self.pool().and_then(|pool| pool.string(text)).ok_or_else(refusal)?;
+        let mut text_in_pool = self
+            .pool()
+            .and_then(|pool| pool.string(text))
+            .ok_or_else(refusal)?;
         // SAFETY: both are plain C structures for which all zeroes is a value.
         let (mut compile, mut value) = unsafe {
-            (zeroed::<ngx_http_compile_complex_value_t>(), zeroed::<ngx_http_complex_value_t>())
+            (
+                zeroed::<ngx_http_compile_complex_value_t>(),
+                zeroed::<ngx_http_complex_value_t>(),
+            )
         };
         compile.cf = self.as_ptr();
         compile.value = &raw mut text_in_pool;
@@ -100,7 +123,10 @@ impl<'c> Conf<'c> {
 
 /// A time as nginx writes it (`500ms`, `30s`, `5m`), in milliseconds.
 pub(crate) fn milliseconds(text: &[u8]) -> Option<usize> {
-    let mut text = ngx_str_t { len: text.len(), data: text.as_ptr().cast_mut() };
+    let mut text = ngx_str_t {
+        len: text.len(),
+        data: text.as_ptr().cast_mut(),
+    };
     // SAFETY: nginx only reads the bytes, which live during the call.
     let time = unsafe { ngx_parse_time(&raw mut text, 0) };
     usize::try_from(time).ok()
@@ -129,7 +155,10 @@ pub(crate) trait Part: Default {
 /// nginx's description of a directive.
 pub(super) const fn command<D: Directive>() -> ngx_command_t {
     ngx_command_t {
-        name: ngx_str_t { len: D::NAME.count_bytes(), data: D::NAME.as_ptr().cast_mut().cast() },
+        name: ngx_str_t {
+            len: D::NAME.count_bytes(),
+            data: D::NAME.as_ptr().cast_mut().cast(),
+        },
         type_: D::USE as ngx_uint_t,
         set: Some(set::<D>),
         conf: D::Target::OFFSET,
@@ -146,8 +175,15 @@ unsafe extern "C" fn set<D: Directive>(
     let name = D::NAME.to_str().unwrap_or("directive");
     guard!(Entry::Configuration(name), NGX_CONF_ERROR, {
         // SAFETY: nginx hands over the configuration it reads and the part that `create` made for D's offset.
-        let parts = unsafe { (NonNull::new(cf).map(|cf| Conf::from_raw(cf)), target.cast::<D::Target>().as_mut()) };
-        let (Some(conf), Some(target)) = parts else { return NGX_CONF_ERROR };
+        let parts = unsafe {
+            (
+                NonNull::new(cf).map(|cf| Conf::from_raw(cf)),
+                target.cast::<D::Target>().as_mut(),
+            )
+        };
+        let (Some(conf), Some(target)) = parts else {
+            return NGX_CONF_ERROR;
+        };
         match D::read(conf, target) {
             Ok(()) => NGX_CONF_OK,
             Err(why) => {

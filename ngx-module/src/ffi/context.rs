@@ -30,7 +30,10 @@ impl<'r> Request<'r> {
         }
         let owner = self.as_ptr().addr();
         // SAFETY: under this kind only `Owned` is kept, see `context_or_new`.
-        let found = unsafe { self.pool()?.find::<Owned>(Kind::Context, |owned| owned.owner == owner) }?;
+        let found = unsafe {
+            self.pool()?
+                .find::<Owned>(Kind::Context, |owned| owned.owner == owner)
+        }?;
         // SAFETY: what is kept in the pool lives for 'r and is only ever borrowed shared.
         Some(self.set_context(slot, unsafe { &found.as_ref().context }))
     }
@@ -41,13 +44,20 @@ impl<'r> Request<'r> {
             return Some(context);
         }
         let slot = self.context_slot()?;
-        let owned = Owned { owner: self.as_ptr().addr(), context: Context::default() };
+        let owned = Owned {
+            owner: self.as_ptr().addr(),
+            context: Context::default(),
+        };
         let kept = self.pool()?.keep_as(Some(Kind::Context), owned)?;
         // SAFETY: what is kept in the pool lives for 'r and is only ever borrowed shared.
         Some(self.set_context(slot, unsafe { &kept.as_ref().context }))
     }
 
-    fn set_context(self, slot: NonNull<*mut std::ffi::c_void>, context: &'r Context) -> &'r Context {
+    fn set_context(
+        self,
+        slot: NonNull<*mut std::ffi::c_void>,
+        context: &'r Context,
+    ) -> &'r Context {
         // SAFETY: the slot belongs to this module and lives with the request.
         unsafe { slot.write((&raw const *context).cast_mut().cast()) };
         context
@@ -55,7 +65,7 @@ impl<'r> Request<'r> {
 
     fn context_slot(self) -> Option<NonNull<*mut std::ffi::c_void>> {
         // SAFETY: nginx numbers the module before the first request and then leaves the number alone.
-        let index = unsafe { (*&raw const ngx_http_paas_module).ctx_index };
+        let index = unsafe { ngx_http_paas_module.ctx_index };
         // SAFETY: `ctx` has a slot for every http module.
         NonNull::new(self.fields().ctx).map(|slots| unsafe { slots.add(index) })
     }

@@ -70,7 +70,10 @@ fn report(entry: Entry, payload: Box<dyn Any + Send>) {
         .copied()
         .or_else(|| payload.downcast_ref::<String>().map(String::as_str))
         .unwrap_or("no message");
-    let place = LAST_PLACE.lock().unwrap_or_else(PoisonError::into_inner).take();
+    let place = LAST_PLACE
+        .lock()
+        .unwrap_or_else(PoisonError::into_inner)
+        .take();
     let (level, consequence) = match entry {
         Entry::Configuration(_) => (Level::Emergency, "the configuration is refused"),
         Entry::Request(_) => (Level::Critical, "the request fails, the worker goes on"),
@@ -90,7 +93,9 @@ fn report(entry: Entry, payload: Box<dyn Any + Send>) {
 /// Panics if the environment asks for a fault in this callback (`PAAS_FAULT=<name>[,<name>]`).
 #[cfg(feature = "faults")]
 fn fault(entry: Entry) {
-    if std::env::var("PAAS_FAULT").is_ok_and(|wanted| wanted.split(',').any(|name| name == entry.name())) {
+    if std::env::var("PAAS_FAULT")
+        .is_ok_and(|wanted| wanted.split(',').any(|name| name == entry.name()))
+    {
         std::panic::panic_any("an injected fault");
     }
 }

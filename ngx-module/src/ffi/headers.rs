@@ -57,7 +57,8 @@ impl<'r> Request<'r> {
         let lowcase = pool.copy(name.to_ascii_lowercase().as_bytes())?;
         // SAFETY: the list belongs to the living request; a pushed element is new memory for one header.
         unsafe {
-            let element = NonNull::new(ngx_list_push(&raw mut (*self.as_ptr()).headers_out.headers))?;
+            let element =
+                NonNull::new(ngx_list_push(&raw mut (*self.as_ptr()).headers_out.headers))?;
             let element = element.cast::<ngx_table_elt_t>().as_ptr();
             element.write_bytes(0, 1);
             (*element).hash = 1;
@@ -80,7 +81,9 @@ impl<'r> Request<'r> {
             lists.into_iter().flatten().find_map(|list| {
                 let mut found = None;
                 for_each(list, |element| {
-                    if (*element).hash != 0 && bytes(&(*element).key).eq_ignore_ascii_case(name.as_bytes()) {
+                    if (*element).hash != 0
+                        && bytes(&(*element).key).eq_ignore_ascii_case(name.as_bytes())
+                    {
                         found = Some(outlive(&(*element).value));
                     }
                 });
@@ -115,7 +118,10 @@ unsafe fn for_each(list: *mut ngx_list_t, mut visit: impl FnMut(*mut ngx_table_e
 
 /// # Safety
 /// `part` is a part of a living list of headers.
-unsafe fn position(part: *const ngx_list_part_t, unwanted: &impl Fn(&[u8]) -> bool) -> Option<usize> {
+unsafe fn position(
+    part: *const ngx_list_part_t,
+    unwanted: &impl Fn(&[u8]) -> bool,
+) -> Option<usize> {
     // SAFETY: as the caller says; a part holds `nelts` elements.
     unsafe {
         let elements = (*part).elts.cast::<ngx_table_elt_t>();
@@ -127,7 +133,12 @@ unsafe fn position(part: *const ngx_list_part_t, unwanted: &impl Fn(&[u8]) -> bo
 ///
 /// # Safety
 /// `part` is a part of `list`, a list of headers of this request, and has an element at `index`.
-unsafe fn cut(request: Request<'_>, list: &mut ngx_list_t, part: *mut ngx_list_part_t, index: usize) -> Option<()> {
+unsafe fn cut(
+    request: Request<'_>,
+    list: &mut ngx_list_t,
+    part: *mut ngx_list_part_t,
+    index: usize,
+) -> Option<()> {
     // SAFETY: as the caller says.
     unsafe {
         let behind = (*part).nelts - index - 1;
@@ -137,7 +148,11 @@ unsafe fn cut(request: Request<'_>, list: &mut ngx_list_t, part: *mut ngx_list_p
             (*part).elts = rest.cast();
             (*part).nelts = behind;
         } else if behind > 0 {
-            let new = ngx_list_part_t { elts: rest.cast(), nelts: behind, next: (*part).next };
+            let new = ngx_list_part_t {
+                elts: rest.cast(),
+                nelts: behind,
+                next: (*part).next,
+            };
             let new: *mut ngx_list_part_t = request.pool()?.put(new)?;
             (*part).nelts = index;
             (*part).next = new;
@@ -171,7 +186,9 @@ unsafe fn drop_empty(
         let next = (*part).next;
         if before.is_null() {
             // The first part lies inside the list: the second one, if any, moves into it.
-            let Some(second) = next.as_ref() else { return std::ptr::null_mut() };
+            let Some(second) = next.as_ref() else {
+                return std::ptr::null_mut();
+            };
             if std::ptr::eq(list.last, next) {
                 list.last = part;
             }

@@ -4,8 +4,8 @@ use std::ffi::c_void;
 use std::ptr::NonNull;
 
 use ngx::ffi::{
-    NGX_BUSY, NGX_ERROR, NGX_OK, NGX_PEER_FAILED, NGX_PEER_NEXT, ngx_http_request_t, ngx_http_upstream_srv_conf_t,
-    ngx_int_t, ngx_peer_connection_t, ngx_str_t, ngx_uint_t,
+    NGX_BUSY, NGX_ERROR, NGX_OK, NGX_PEER_FAILED, NGX_PEER_NEXT, ngx_http_request_t,
+    ngx_http_upstream_srv_conf_t, ngx_int_t, ngx_peer_connection_t, ngx_str_t, ngx_uint_t,
 };
 
 use super::guard::{Entry, guard};
@@ -22,7 +22,10 @@ pub(crate) struct Address {
 
 impl Address {
     pub(super) fn new(sockaddr: &[u8], name: &[u8]) -> Self {
-        Self { sockaddr: sockaddr.into(), name: name.into() }
+        Self {
+            sockaddr: sockaddr.into(),
+            name: name.into(),
+        }
     }
 
     /// The address of a backend of the table.
@@ -77,19 +80,23 @@ pub(super) unsafe extern "C" fn init(
     request: *mut ngx_http_request_t,
     block: *mut ngx_http_upstream_srv_conf_t,
 ) -> ngx_int_t {
-    guard!(Entry::Request("paas_hash peer.init"), NGX_ERROR as ngx_int_t, {
-        let (Some(raw), Some(block)) = (NonNull::new(request), NonNull::new(block)) else {
-            return NGX_ERROR as ngx_int_t;
-        };
-        // SAFETY: nginx hands over a living request and the block, which outlives it.
-        let (request, block) = unsafe { (Request::from_raw(raw), Upstream::from_raw(block)) };
-        // SAFETY: after the configuration is read, this module's parts are only borrowed shared.
-        let part = block.part().map(|part| unsafe { &*part.as_ptr() });
-        match part.and_then(|part| start(request, part, raw)) {
-            Some(()) => NGX_OK as ngx_int_t,
-            None => NGX_ERROR as ngx_int_t,
+    guard!(
+        Entry::Request("paas_hash peer.init"),
+        NGX_ERROR as ngx_int_t,
+        {
+            let (Some(raw), Some(block)) = (NonNull::new(request), NonNull::new(block)) else {
+                return NGX_ERROR as ngx_int_t;
+            };
+            // SAFETY: nginx hands over a living request and the block, which outlives it.
+            let (request, block) = unsafe { (Request::from_raw(raw), Upstream::from_raw(block)) };
+            // SAFETY: after the configuration is read, this module's parts are only borrowed shared.
+            let part = block.part().map(|part| unsafe { &*part.as_ptr() });
+            match part.and_then(|part| start(request, part, raw)) {
+                Some(()) => NGX_OK as ngx_int_t,
+                None => NGX_ERROR as ngx_int_t,
+            }
         }
-    })
+    )
 }
 
 fn start<'r>(
@@ -101,7 +108,7 @@ fn start<'r>(
     let tries = selection.tries();
     let data = request.pool()?.keep(selection)?;
     // SAFETY: nginx has made the upstream of this living request before it asks for peers.
-    let peer = unsafe { &mut (*raw.as_ref().upstream.as_mut()?).peer };
+    let peer = unsafe { &mut raw.as_ref().upstream.as_mut()?.peer };
     peer.data = data.as_ptr().cast();
     peer.get = Some(get);
     peer.free = Some(free);
@@ -116,31 +123,47 @@ fn start<'r>(
 }
 
 unsafe extern "C" fn get(connection: *mut ngx_peer_connection_t, data: *mut c_void) -> ngx_int_t {
-    guard!(Entry::Request("paas_hash peer.get"), NGX_ERROR as ngx_int_t, {
-        // SAFETY: nginx hands over the connection it prepares and what `start` put into `peer.data`.
-        let parts = unsafe { (connection.as_mut(), data.cast::<Selection<'_>>().as_mut()) };
-        let (Some(connection), Some(selection)) = parts else { return NGX_ERROR as ngx_int_t };
-        connection.set_cached(0);
-        connection.connection = std::ptr::null_mut();
-        match selection.next() {
-            Some(peer) => {
-                connection.socklen = peer.sockaddr.len() as _;
-                connection.sockaddr = peer.sockaddr.as_mut_ptr().cast();
-                connection.name = peer.name;
-                NGX_OK as ngx_int_t
+    guard!(
+        Entry::Request("paas_hash peer.get"),
+        NGX_ERROR as ngx_int_t,
+        {
+            // SAFETY: nginx hands over the connection it prepares and what `start` put into `peer.data`.
+            let parts = unsafe { (connection.as_mut(), data.cast::<Selection<'_>>().as_mut()) };
+            let (Some(connection), Some(selection)) = parts else {
+                return NGX_ERROR as ngx_int_t;
+            };
+            connection.set_cached(0);
+            connection.connection = std::ptr::null_mut();
+            match selection.next() {
+                Some(peer) => {
+                    connection.socklen = peer.sockaddr.len() as _;
+                    connection.sockaddr = peer.sockaddr.as_mut_ptr().cast();
+                    connection.name = peer.name;
+                    NGX_OK as ngx_int_t
+                }
+                None => NGX_BUSY as ngx_int_t,
             }
-            None => NGX_BUSY as ngx_int_t,
         }
-    })
+    )
 }
 
-unsafe extern "C" fn free(connection: *mut ngx_peer_connection_t, data: *mut c_void, state: ngx_uint_t) {
+unsafe extern "C" fn free(
+    connection: *mut ngx_peer_connection_t,
+    data: *mut c_void,
+    state: ngx_uint_t,
+) {
     guard!(Entry::Request("paas_hash peer.free"), (), {
         // SAFETY: as in `get`.
         let parts = unsafe { (connection.as_mut(), data.cast::<Selection<'_>>().as_mut()) };
-        let (Some(connection), Some(selection)) = parts else { return };
+        let (Some(connection), Some(selection)) = parts else {
+            return;
+        };
         if state & (NGX_PEER_FAILED | NGX_PEER_NEXT) as ngx_uint_t != 0 {
-            selection.failed(if is_stale(connection) { Failure::StaleConnection } else { Failure::Backend });
+            selection.failed(if is_stale(connection) {
+                Failure::StaleConnection
+            } else {
+                Failure::Backend
+            });
         }
         connection.tries = connection.tries.saturating_sub(1);
     });
@@ -152,15 +175,24 @@ fn is_stale(connection: &ngx_peer_connection_t) -> bool {
     // SAFETY: the connection of a peer, if any, lives here, and a connection has its two events.
     let timed_out = unsafe {
         connection.connection.as_ref().is_some_and(|connection| {
-            [connection.read, connection.write].iter().any(|event| event.as_ref().is_some_and(|e| e.timedout() != 0))
+            [connection.read, connection.write]
+                .iter()
+                .any(|event| event.as_ref().is_some_and(|e| e.timedout() != 0))
         })
     };
     connection.cached() != 0 && !timed_out
 }
 
 #[cfg(any(ngx_feature = "ssl", ngx_feature = "http_ssl", ngx_feature = "compat"))]
-unsafe extern "C" fn set_session(_connection: *mut ngx_peer_connection_t, _data: *mut c_void) -> ngx_int_t {
-    guard!(Entry::Request("paas_hash set_session"), NGX_ERROR as ngx_int_t, NGX_OK as ngx_int_t)
+unsafe extern "C" fn set_session(
+    _connection: *mut ngx_peer_connection_t,
+    _data: *mut c_void,
+) -> ngx_int_t {
+    guard!(
+        Entry::Request("paas_hash set_session"),
+        NGX_ERROR as ngx_int_t,
+        NGX_OK as ngx_int_t
+    )
 }
 
 #[cfg(any(ngx_feature = "ssl", ngx_feature = "http_ssl", ngx_feature = "compat"))]

@@ -3,8 +3,8 @@
 use std::ptr::NonNull;
 
 use ngx::ffi::{
-    NGX_HTTP_INTERNAL_SERVER_ERROR, NGX_OK, ngx_array_push, ngx_http_core_main_conf_t, ngx_http_core_module,
-    ngx_http_handler_pt, ngx_http_request_t, ngx_int_t,
+    NGX_HTTP_INTERNAL_SERVER_ERROR, NGX_OK, ngx_array_push, ngx_http_core_main_conf_t,
+    ngx_http_core_module, ngx_http_handler_pt, ngx_http_request_t, ngx_int_t,
 };
 
 use super::conf::Conf;
@@ -26,7 +26,7 @@ pub(crate) trait Handler {
 pub(super) fn register<H: Handler>(conf: Conf<'_>) -> Option<()> {
     // SAFETY: this is the core module's type for its main configuration, and nginx created it before.
     unsafe {
-        let core = main_part::<ngx_http_core_main_conf_t>(conf, (*&raw const ngx_http_core_module).ctx_index)?;
+        let core = main_part::<ngx_http_core_main_conf_t>(conf, ngx_http_core_module.ctx_index)?;
         let phase = (*core.as_ptr()).phases.get_mut(H::PHASE as usize)?;
         let place = NonNull::new(ngx_array_push(&raw mut phase.handlers))?;
         place.cast::<ngx_http_handler_pt>().write(Some(run::<H>));
@@ -35,11 +35,15 @@ pub(super) fn register<H: Handler>(conf: Conf<'_>) -> Option<()> {
 }
 
 unsafe extern "C" fn run<H: Handler>(request: *mut ngx_http_request_t) -> ngx_int_t {
-    guard!(Entry::Request(H::NAME), NGX_HTTP_INTERNAL_SERVER_ERROR as ngx_int_t, {
-        // SAFETY: nginx hands over a living request.
-        match NonNull::new(request).map(|request| unsafe { Request::from_raw(request) }) {
-            Some(request) => H::handle(request).code(),
-            None => NGX_OK as ngx_int_t,
+    guard!(
+        Entry::Request(H::NAME),
+        NGX_HTTP_INTERNAL_SERVER_ERROR as ngx_int_t,
+        {
+            // SAFETY: nginx hands over a living request.
+            match NonNull::new(request).map(|request| unsafe { Request::from_raw(request) }) {
+                Some(request) => H::handle(request).code(),
+                None => NGX_OK as ngx_int_t,
+            }
         }
-    })
+    )
 }

@@ -21,7 +21,10 @@ impl<'p> Pool<'p> {
     /// # Safety
     /// `raw` is a pool that is not destroyed before `'p` ends.
     pub(super) unsafe fn from_raw(raw: NonNull<ngx_pool_t>) -> Self {
-        Self { raw, lives: PhantomData }
+        Self {
+            raw,
+            lives: PhantomData,
+        }
     }
 
     pub(super) fn as_ptr(self) -> *mut ngx_pool_t {
@@ -59,7 +62,8 @@ impl<'p> Pool<'p> {
         let mut length = Length(0);
         length.write_fmt(text).ok()?;
         // SAFETY: the pool lives.
-        let place = NonNull::new(unsafe { ngx_pnalloc(self.as_ptr(), length.0.max(1)) })?.cast::<u8>();
+        let place =
+            NonNull::new(unsafe { ngx_pnalloc(self.as_ptr(), length.0.max(1)) })?.cast::<u8>();
         // SAFETY: the place is new, has this many bytes and lives for 'p; zeroes are written before they are bytes.
         let bytes = unsafe {
             place.write_bytes(0, length.0);
@@ -72,13 +76,17 @@ impl<'p> Pool<'p> {
     /// Copies text into the pool as one of nginx's strings, with a NUL behind it.
     pub(crate) fn string(self, bytes: &[u8]) -> Option<ngx_str_t> {
         // SAFETY: the pool lives.
-        let place = NonNull::new(unsafe { ngx_pnalloc(self.as_ptr(), bytes.len() + 1) })?.cast::<u8>();
+        let place =
+            NonNull::new(unsafe { ngx_pnalloc(self.as_ptr(), bytes.len() + 1) })?.cast::<u8>();
         // SAFETY: the place is new, so it does not overlap, and has one byte more than `bytes`.
         unsafe {
             ptr::copy_nonoverlapping(bytes.as_ptr(), place.as_ptr(), bytes.len());
             place.add(bytes.len()).write(0);
         }
-        Some(ngx_str_t { len: bytes.len(), data: place.as_ptr() })
+        Some(ngx_str_t {
+            len: bytes.len(),
+            data: place.as_ptr(),
+        })
     }
 
     /// Puts a value into the pool and drops it when the pool is destroyed.
@@ -90,11 +98,18 @@ impl<'p> Pool<'p> {
     pub(super) fn keep_as<T: 'p>(self, kind: Option<Kind>, value: T) -> Option<NonNull<T>> {
         const { assert!(align_of::<Kept<T>>() <= align_of::<usize>()) };
         // SAFETY: the pool lives; the data of a cleanup is allocated by ngx_palloc, aligned to a word.
-        let cleanup = NonNull::new(unsafe { ngx_pool_cleanup_add(self.as_ptr(), size_of::<Kept<T>>()) })?;
+        let cleanup =
+            NonNull::new(unsafe { ngx_pool_cleanup_add(self.as_ptr(), size_of::<Kept<T>>()) })?;
         // SAFETY: the cleanup and its data are new; the handler is set after the value is there.
         unsafe {
             let place = NonNull::new((*cleanup.as_ptr()).data)?.cast::<Kept<T>>();
-            place.write(Kept { header: Header { kind, drop: drop_value::<T> }, value });
+            place.write(Kept {
+                header: Header {
+                    kind,
+                    drop: drop_value::<T>,
+                },
+                value,
+            });
             (*cleanup.as_ptr()).handler = Some(drop_kept);
             NonNull::new(&raw mut (*place.as_ptr()).value)
         }
@@ -104,14 +119,21 @@ impl<'p> Pool<'p> {
     ///
     /// # Safety
     /// `T` is the type of all that is kept under this kind.
-    pub(super) unsafe fn find<T: 'p>(self, kind: Kind, wanted: impl Fn(&T) -> bool) -> Option<NonNull<T>> {
+    pub(super) unsafe fn find<T: 'p>(
+        self,
+        kind: Kind,
+        wanted: impl Fn(&T) -> bool,
+    ) -> Option<NonNull<T>> {
         let ours: unsafe extern "C" fn(*mut c_void) = drop_kept;
         // SAFETY: the pool lives.
         let mut next = unsafe { self.raw.as_ref() }.cleanup;
         while let Some(cleanup) = NonNull::new(next) {
             // SAFETY: the cleanups of a living pool form a list of living entries.
             let cleanup = unsafe { cleanup.as_ref() };
-            if cleanup.handler.is_some_and(|handler| ptr::fn_addr_eq(handler, ours)) {
+            if cleanup
+                .handler
+                .is_some_and(|handler| ptr::fn_addr_eq(handler, ours))
+            {
                 // SAFETY: an entry with this handler was made by `keep_as`, so a header is there.
                 if unsafe { (*cleanup.data.cast::<Header>()).kind } == Some(kind) {
                     // SAFETY: the caller says what type this kind has; the value is part of a living entry.

@@ -4,8 +4,9 @@ use std::marker::PhantomData;
 use std::ptr::NonNull;
 
 use ngx::ffi::{
-    NGX_AGAIN, NGX_DECLINED, NGX_ERROR, NGX_HTTP_LOCK, NGX_HTTP_PATCH, NGX_HTTP_POST, NGX_OK, ngx_http_complex_value,
-    ngx_http_complex_value_t, ngx_http_request_t, ngx_int_t, ngx_str_t, ngx_uint_t,
+    NGX_AGAIN, NGX_DECLINED, NGX_ERROR, NGX_HTTP_LOCK, NGX_HTTP_PATCH, NGX_HTTP_POST, NGX_OK,
+    ngx_http_complex_value, ngx_http_complex_value_t, ngx_http_request_t, ngx_int_t, ngx_str_t,
+    ngx_uint_t,
 };
 
 use super::log::Log;
@@ -46,7 +47,10 @@ impl<'r> Request<'r> {
     /// # Safety
     /// `raw` is a request that is not freed before `'r` ends.
     pub(super) unsafe fn from_raw(raw: NonNull<ngx_http_request_t>) -> Self {
-        Self { raw, lives: PhantomData }
+        Self {
+            raw,
+            lives: PhantomData,
+        }
     }
 
     pub(super) fn as_ptr(self) -> *mut ngx_http_request_t {
@@ -99,13 +103,15 @@ impl<'r> Request<'r> {
     /// Whether the client may be answered after its request was handed to two backends: nginx's own rule
     /// of `proxy_next_upstream ... non_idempotent`.
     pub(crate) fn is_idempotent(self) -> bool {
-        self.main().fields().method & (NGX_HTTP_POST | NGX_HTTP_LOCK | NGX_HTTP_PATCH) as ngx_uint_t == 0
+        self.main().fields().method & (NGX_HTTP_POST | NGX_HTTP_LOCK | NGX_HTTP_PATCH) as ngx_uint_t
+            == 0
     }
 
     /// Whether the last upstream connection of this request was sent any of it.
     pub(crate) fn was_sent(self) -> bool {
         // SAFETY: `upstream` is null or the living upstream of this request.
-        unsafe { self.fields().upstream.as_ref() }.is_some_and(|upstream| upstream.request_sent() != 0)
+        unsafe { self.fields().upstream.as_ref() }
+            .is_some_and(|upstream| upstream.request_sent() != 0)
     }
 
     /// The value of an expression that [`super::conf::Conf::expression`] compiled.
@@ -113,13 +119,20 @@ impl<'r> Request<'r> {
         let mut value = ngx_str_t::empty();
         // SAFETY: the request lives; nginx only reads the compiled expression, despite the pointer's type.
         let code = unsafe {
-            ngx_http_complex_value(self.as_ptr(), (&raw const expression.0).cast_mut(), &raw mut value)
+            ngx_http_complex_value(
+                self.as_ptr(),
+                (&raw const expression.0).cast_mut(),
+                &raw mut value,
+            )
         };
         if code != NGX_OK as ngx_int_t || value.data.is_null() && value.len > 0 {
             return None;
         }
+        if value.len == 0 {
+            return Some(&[]);
+        }
         // SAFETY: the value lies in the request's pool or in the configuration, both live for 'r.
-        Some(if value.len == 0 { &[] } else { unsafe { std::slice::from_raw_parts(value.data, value.len) } })
+        Some(unsafe { std::slice::from_raw_parts(value.data, value.len) })
     }
 }
 
@@ -128,5 +141,9 @@ pub(crate) struct Expression(pub(super) ngx_http_complex_value_t);
 
 /// The bytes of one of nginx's strings.
 pub(super) fn bytes(string: &ngx_str_t) -> &[u8] {
-    if string.data.is_null() { &[] } else { string.as_bytes() }
+    if string.data.is_null() {
+        &[]
+    } else {
+        string.as_bytes()
+    }
 }

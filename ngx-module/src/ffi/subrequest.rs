@@ -5,8 +5,9 @@ use std::mem::zeroed;
 use std::ptr::{self, NonNull};
 
 use ngx::ffi::{
-    NGX_ERROR, NGX_HTTP_SUBREQUEST_WAITED, NGX_OK, ngx_http_finalize_request, ngx_http_post_subrequest_t,
-    ngx_http_request_body_t, ngx_http_request_t, ngx_http_subrequest, ngx_int_t, ngx_uint_t,
+    NGX_ERROR, NGX_HTTP_SUBREQUEST_WAITED, NGX_OK, ngx_http_finalize_request,
+    ngx_http_post_subrequest_t, ngx_http_request_body_t, ngx_http_request_t, ngx_http_subrequest,
+    ngx_int_t, ngx_uint_t,
 };
 
 use super::guard::{Entry, guard};
@@ -22,7 +23,10 @@ impl<'r> Request<'r> {
         let pool = self.pool()?;
         let mut uri = pool.string(uri)?;
         let mut args = pool.string(args)?;
-        let after = ngx_http_post_subrequest_t { handler: Some(finished), data: ptr::null_mut() };
+        let after = ngx_http_post_subrequest_t {
+            handler: Some(finished),
+            data: ptr::null_mut(),
+        };
         let after: *mut ngx_http_post_subrequest_t = pool.put(after)?;
         // SAFETY: for nginx's request body all zeroes is a value: an empty body that has been read.
         let body: *mut ngx_http_request_body_t = pool.put(unsafe { zeroed() })?;
@@ -97,22 +101,32 @@ impl Subrequest {
     }
 }
 
-unsafe extern "C" fn finished(subrequest: *mut ngx_http_request_t, _data: *mut c_void, code: ngx_int_t) -> ngx_int_t {
+unsafe extern "C" fn finished(
+    subrequest: *mut ngx_http_request_t,
+    _data: *mut c_void,
+    code: ngx_int_t,
+) -> ngx_int_t {
     // After a panic the parent goes on and finds that nobody has noted an answer.
-    guard!(Entry::Request("paas_fallback answer"), NGX_OK as ngx_int_t, {
-        // SAFETY: nginx hands over the living subrequest.
-        let subrequest = NonNull::new(subrequest).map(|subrequest| unsafe { Request::from_raw(subrequest) });
-        if let Some(subrequest) = subrequest
-            && let Some(parent) = subrequest.parent()
+    guard!(
+        Entry::Request("paas_fallback answer"),
+        NGX_OK as ngx_int_t,
         {
-            crate::fallback::answered(parent, subrequest, subrequest.answered_status(code));
-            // SAFETY: a request has a connection, which outlives it.
-            let client_is_gone = unsafe { subrequest.fields().connection.as_ref() }.is_none_or(|c| c.error() != 0);
-            // An error would end the parent without an answer.
-            if code == NGX_ERROR as ngx_int_t && !client_is_gone {
-                return NGX_OK as ngx_int_t;
+            // SAFETY: nginx hands over the living subrequest.
+            let subrequest =
+                NonNull::new(subrequest).map(|subrequest| unsafe { Request::from_raw(subrequest) });
+            if let Some(subrequest) = subrequest
+                && let Some(parent) = subrequest.parent()
+            {
+                crate::fallback::answered(parent, subrequest, subrequest.answered_status(code));
+                // SAFETY: a request has a connection, which outlives it.
+                let client_is_gone = unsafe { subrequest.fields().connection.as_ref() }
+                    .is_none_or(|c| c.error() != 0);
+                // An error would end the parent without an answer.
+                if code == NGX_ERROR as ngx_int_t && !client_is_gone {
+                    return NGX_OK as ngx_int_t;
+                }
             }
+            code
         }
-        code
-    })
+    )
 }

@@ -3,7 +3,9 @@
 use std::mem::zeroed;
 use std::ptr::NonNull;
 
-use ngx::ffi::{ngx_add_timer, ngx_del_timer, ngx_event_t, ngx_http_request_t, ngx_http_run_posted_requests};
+use ngx::ffi::{
+    ngx_add_timer, ngx_del_timer, ngx_event_t, ngx_http_request_t, ngx_http_run_posted_requests,
+};
 
 use super::guard::{Entry, guard};
 use super::request::Request;

@@ -43,7 +43,10 @@ impl<'c> Upstream<'c> {
     /// # Safety
     /// `raw` is an upstream block that lives until `'c` ends.
     pub(super) unsafe fn from_raw(raw: NonNull<ngx_http_upstream_srv_conf_t>) -> Self {
-        Self { raw, lives: PhantomData }
+        Self {
+            raw,
+            lives: PhantomData,
+        }
     }
 
     /// The block that a directive is being read in.
@@ -51,7 +54,7 @@ impl<'c> Upstream<'c> {
         // SAFETY: in an upstream block `ctx` is that of http configurations, and nginx's upstream module keeps
         // the block in its slot for servers; it lives as long as the configuration.
         unsafe {
-            let index = (*&raw const ngx_http_upstream_module).ctx_index;
+            let index = ngx_http_upstream_module.ctx_index;
             let context = conf.fields().ctx.cast::<ngx_http_conf_ctx_t>().as_ref()?;
             NonNull::new(*context.srv_conf.add(index)).map(|block| Self::from_raw(block.cast()))
         }
@@ -141,7 +144,7 @@ impl<'c> Upstream<'c> {
     pub(super) fn part(self) -> Option<NonNull<ServerConf>> {
         // SAFETY: this module's slot holds a ServerConf, see `module::create`.
         unsafe {
-            let index = (*&raw const ngx_http_paas_module).ctx_index;
+            let index = ngx_http_paas_module.ctx_index;
             let parts = NonNull::new(self.fields().srv_conf)?;
             NonNull::new((*parts.as_ptr().add(index)).cast())
         }
@@ -152,7 +155,7 @@ impl<'c> Upstream<'c> {
 pub(crate) fn all<'c>(conf: Conf<'c>) -> impl Iterator<Item = (Upstream<'c>, &'c ServerConf)> {
     // SAFETY: this is the upstream module's type for its main configuration: an array of pointers to blocks.
     let blocks: &[*mut ngx_http_upstream_srv_conf_t] = unsafe {
-        let index = (*&raw const ngx_http_upstream_module).ctx_index;
+        let index = ngx_http_upstream_module.ctx_index;
         match main_part::<ngx_http_upstream_main_conf_t>(conf, index).map(|part| part.as_ref()) {
             Some(part) if !part.upstreams.elts.is_null() => {
                 std::slice::from_raw_parts(part.upstreams.elts.cast(), part.upstreams.nelts)
@@ -181,7 +184,10 @@ unsafe fn addresses(first: *const ngx_addr_t, count: usize) -> Vec<peer::Address
             .iter()
             .filter(|address| !address.sockaddr.is_null())
             .map(|address| {
-                let sockaddr = std::slice::from_raw_parts(address.sockaddr.cast::<u8>(), address.socklen as usize);
+                let sockaddr = std::slice::from_raw_parts(
+                    address.sockaddr.cast::<u8>(),
+                    address.socklen as usize,
+                );
                 peer::Address::new(sockaddr, bytes(&address.name))
             })
             .collect()
@@ -189,39 +195,56 @@ unsafe fn addresses(first: *const ngx_addr_t, count: usize) -> Vec<peer::Address
 }
 
 /// nginx calls this once the whole http block is read.
-unsafe extern "C" fn init(cf: *mut ngx_conf_t, upstream: *mut ngx_http_upstream_srv_conf_t) -> ngx_int_t {
-    guard!(Entry::Configuration("paas_hash init"), NGX_ERROR as ngx_int_t, {
-        // SAFETY: nginx hands over the configuration it reads and a block of it.
-        let raw = unsafe { (NonNull::new(cf).map(|cf| Conf::from_raw(cf)), NonNull::new(upstream)) };
-        let (Some(conf), Some(raw)) = raw else { return NGX_ERROR as ngx_int_t };
-        // SAFETY: as above.
-        let block = unsafe { Upstream::from_raw(raw) };
-        match prepare(conf, block) {
-            Ok(()) => {}
-            Err(why) => {
-                conf.refuse(format_args!("upstream \"{}\": {why}", String::from_utf8_lossy(block.name())));
+unsafe extern "C" fn init(
+    cf: *mut ngx_conf_t,
+    upstream: *mut ngx_http_upstream_srv_conf_t,
+) -> ngx_int_t {
+    guard!(
+        Entry::Configuration("paas_hash init"),
+        NGX_ERROR as ngx_int_t,
+        {
+            // SAFETY: nginx hands over the configuration it reads and a block of it.
+            let raw = unsafe {
+                (
+                    NonNull::new(cf).map(|cf| Conf::from_raw(cf)),
+                    NonNull::new(upstream),
+                )
+            };
+            let (Some(conf), Some(raw)) = raw else {
+                return NGX_ERROR as ngx_int_t;
+            };
+            // SAFETY: as above.
+            let block = unsafe { Upstream::from_raw(raw) };
+            match prepare(conf, block) {
+                Ok(()) => {}
+                Err(why) => {
+                    conf.refuse(format_args!(
+                        "upstream \"{}\": {why}",
+                        String::from_utf8_lossy(block.name())
+                    ));
+                    return NGX_ERROR as ngx_int_t;
+                }
+            }
+            // nginx's own round robin is initialised but never asked: it checks the block and keeps `peer.data`
+            // what other modules expect.
+            // SAFETY: this is what nginx calls for a block without a method.
+            if unsafe { ngx_http_upstream_init_round_robin(cf, upstream) } != NGX_OK as ngx_int_t {
                 return NGX_ERROR as ngx_int_t;
             }
+            // SAFETY: the block lives and nobody else changes it now.
+            unsafe { (*upstream).peer.init = Some(peer::init) };
+            NGX_OK as ngx_int_t
         }
-        // nginx's own round robin is initialised but never asked: it checks the block and keeps `peer.data`
-        // what other modules expect.
-        // SAFETY: this is what nginx calls for a block without a method.
-        if unsafe { ngx_http_upstream_init_round_robin(cf, upstream) } != NGX_OK as ngx_int_t {
-            return NGX_ERROR as ngx_int_t;
-        }
-        // SAFETY: the block lives and nobody else changes it now.
-        unsafe { (*upstream).peer.init = Some(peer::init) };
-        NGX_OK as ngx_int_t
-    })
+    )
 }
 
 fn prepare(conf: Conf<'_>, block: Upstream<'_>) -> Result<(), Refusal> {
     let missing = || "internal error: no configuration of ngx_http_paas_module".to_owned();
     // SAFETY: this is our own type for our main configuration; both parts are borrowed by nobody else now.
     unsafe {
-        let http = main_part::<HttpConf>(conf, (*&raw const ngx_http_paas_module).ctx_index).ok_or_else(missing)?;
+        let http =
+            main_part::<HttpConf>(conf, ngx_http_paas_module.ctx_index).ok_or_else(missing)?;
         let part = block.part().ok_or_else(missing)?;
         crate::balancer::prepare(block, &mut *http.as_ptr(), &mut *part.as_ptr())
     }
 }
-

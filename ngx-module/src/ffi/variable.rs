@@ -4,8 +4,8 @@ use std::ffi::CStr;
 use std::ptr::NonNull;
 
 use ngx::ffi::{
-    NGX_ERROR, NGX_HTTP_VAR_NOCACHEABLE, NGX_OK, ngx_http_add_variable, ngx_http_request_t, ngx_int_t, ngx_str_t,
-    ngx_uint_t, ngx_variable_value_t,
+    NGX_ERROR, NGX_HTTP_VAR_NOCACHEABLE, NGX_OK, ngx_http_add_variable, ngx_http_request_t,
+    ngx_int_t, ngx_str_t, ngx_uint_t, ngx_variable_value_t,
 };
 
 use super::conf::Conf;
@@ -24,10 +24,18 @@ pub(crate) trait Variable {
 
 /// Makes the variable known. None: out of memory or a name taken by somebody else, which nginx has logged.
 pub(super) fn register<V: Variable>(conf: Conf<'_>) -> Option<()> {
-    let mut name = ngx_str_t { len: V::NAME.count_bytes(), data: V::NAME.as_ptr().cast_mut().cast() };
-    let flags = if V::CONSTANT { 0 } else { NGX_HTTP_VAR_NOCACHEABLE };
+    let mut name = ngx_str_t {
+        len: V::NAME.count_bytes(),
+        data: V::NAME.as_ptr().cast_mut().cast(),
+    };
+    let flags = if V::CONSTANT {
+        0
+    } else {
+        NGX_HTTP_VAR_NOCACHEABLE
+    };
     // SAFETY: the name is static; nginx copies it in lower case.
-    let variable = unsafe { ngx_http_add_variable(conf.as_ptr(), &raw mut name, flags as ngx_uint_t) };
+    let variable =
+        unsafe { ngx_http_add_variable(conf.as_ptr(), &raw mut name, flags as ngx_uint_t) };
     // SAFETY: a variable that nginx gives lives as long as the configuration.
     unsafe { variable.as_mut() }?.get_handler = Some(get::<V>);
     Some(())
@@ -41,8 +49,15 @@ unsafe extern "C" fn get<V: Variable>(
     let name = V::NAME.to_str().unwrap_or("variable");
     guard!(Entry::Request(name), NGX_ERROR as ngx_int_t, {
         // SAFETY: nginx hands over a living request and a place for the value.
-        let parts = unsafe { (NonNull::new(request).map(|request| Request::from_raw(request)), value.as_mut()) };
-        let (Some(request), Some(value)) = parts else { return NGX_ERROR as ngx_int_t };
+        let parts = unsafe {
+            (
+                NonNull::new(request).map(|request| Request::from_raw(request)),
+                value.as_mut(),
+            )
+        };
+        let (Some(request), Some(value)) = parts else {
+            return NGX_ERROR as ngx_int_t;
+        };
         match V::value(request) {
             Some(bytes) => {
                 value.set_len(bytes.len() as u32);
