@@ -1,0 +1,7 @@
+//! Waking sites.
+pub mod machine;
+#[cfg(test)]
+mod machine_tests;
+#[cfg(test)]
+mod simulation;
+pub mod words;
