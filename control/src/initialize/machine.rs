@@ -9,7 +9,8 @@
 use std::time::Duration;
 
 use super::words::{
-    Action, Answer, Deadline, Event, Failure, Generation, NotPrepared, Now, Reason, Seen, Visit, Visitor,
+    Action, Answer, Deadline, Event, Failure, Generation, NotPrepared, Now, Reason, Seen, Visit,
+    Visitor,
 };
 
 /// The times the machine works with.
@@ -62,9 +63,21 @@ enum Then {
 #[derive(Debug)]
 enum State {
     Asleep,
-    Starting { generation: Generation, phase: Phase, public: bool, waiting: Vec<Visitor> },
-    Running { generation: Generation, since: Duration },
-    Stopping { generation: Generation, then: Then, waiting: Vec<Visitor> },
+    Starting {
+        generation: Generation,
+        phase: Phase,
+        public: bool,
+        waiting: Vec<Visitor>,
+    },
+    Running {
+        generation: Generation,
+        since: Duration,
+    },
+    Stopping {
+        generation: Generation,
+        then: Then,
+        waiting: Vec<Visitor>,
+    },
 }
 
 /// One site.
@@ -96,26 +109,55 @@ pub enum Shown {
 impl Machine {
     /// A site that does not run.
     pub fn asleep(limits: Limits) -> Machine {
-        Machine { limits, state: State::Asleep, last: None, failing: None, early_crashes: 0 }
+        Machine {
+            limits,
+            state: State::Asleep,
+            last: None,
+            failing: None,
+            early_crashes: 0,
+        }
     }
 
     /// A site whose processes outlived an earlier daemon. `public`: its socket has the site's name.
-    pub fn adopted(limits: Limits, generation: Generation, public: bool, ready: bool, now: Now) -> (Machine, Vec<Action>) {
+    pub fn adopted(
+        limits: Limits,
+        generation: Generation,
+        public: bool,
+        ready: bool,
+        now: Now,
+    ) -> (Machine, Vec<Action>) {
         let mut machine = Machine::asleep(limits);
         machine.last = Some(generation);
         if ready {
-            machine.state = State::Running { generation, since: now.monotonic };
-            let actions = if public { Vec::new() } else { vec![Action::Publish] };
+            machine.state = State::Running {
+                generation,
+                since: now.monotonic,
+            };
+            let actions = if public {
+                Vec::new()
+            } else {
+                vec![Action::Publish]
+            };
             return (machine, actions);
         }
-        machine.state = State::Starting { generation, phase: Phase::Launched, public, waiting: Vec::new() };
-        (machine, vec![Action::Remind(generation, Deadline::Start, limits.start)])
+        machine.state = State::Starting {
+            generation,
+            phase: Phase::Launched,
+            public,
+            waiting: Vec::new(),
+        };
+        (
+            machine,
+            vec![Action::Remind(generation, Deadline::Start, limits.start)],
+        )
     }
 
     /// What the site is doing.
     pub fn shown(&self) -> Shown {
         match self.state {
-            State::Asleep => self.failing.map_or(Shown::Asleep, |(failure, _)| Shown::Failing(failure)),
+            State::Asleep => self
+                .failing
+                .map_or(Shown::Asleep, |(failure, _)| Shown::Failing(failure)),
             State::Starting { generation, .. } => Shown::Starting(generation),
             State::Running { generation, .. } => Shown::Running(generation),
             State::Stopping { generation, .. } => Shown::Stopping(generation),
@@ -127,7 +169,9 @@ impl Machine {
         matches!(self.state, State::Asleep)
             && self.early_crashes == 0
             && self.failing.is_none()
-            && self.last.is_none_or(|last| Generation::after(None, now.unix) > last)
+            && self
+                .last
+                .is_none_or(|last| Generation::after(None, now.unix) > last)
     }
 
     /// Takes one event; answers what to do, in order.
@@ -138,20 +182,34 @@ impl Machine {
             Event::Looked(visitor, seen) => self.looked(visitor, seen, now, &mut actions),
             Event::LaunchAsked(generation) => self.launch_asked(generation, &mut actions),
             Event::Prepared(generation) => self.prepared(generation, &mut actions),
-            Event::NotPrepared(generation, why) => self.not_prepared(generation, why, now, &mut actions),
+            Event::NotPrepared(generation, why) => {
+                self.not_prepared(generation, why, now, &mut actions)
+            }
             Event::Ready(generation) => self.ready(generation, now, &mut actions),
             Event::StopAnnounced(generation) => {
-                if matches!(self.state, State::Running { generation: current, .. } if current == generation) {
+                if matches!(self.state, State::Running { generation: current, .. } if current == generation)
+                {
                     self.early_crashes = 0;
                     self.stop(Then::Sleep, Vec::new(), &mut actions);
                 }
             }
-            Event::Exited { generation, queued, emperor } if self.is_current(generation) => {
+            Event::Exited {
+                generation,
+                queued,
+                emperor,
+            } if self.is_current(generation) => {
                 self.exited(queued, emperor, now, &mut actions);
             }
-            Event::Passed(generation, deadline) if self.is_current(generation) => self.passed(deadline, now, &mut actions),
+            Event::Passed(generation, deadline) if self.is_current(generation) => {
+                self.passed(deadline, now, &mut actions)
+            }
             Event::EmperorArrived => {
-                if let State::Starting { generation, phase: Phase::Written, .. } = self.state {
+                if let State::Starting {
+                    generation,
+                    phase: Phase::Written,
+                    ..
+                } = self.state
+                {
                     actions.push(Action::Start(generation));
                 }
             }
@@ -164,9 +222,9 @@ impl Machine {
     fn is_current(&self, of: Generation) -> bool {
         match self.state {
             State::Asleep => false,
-            State::Starting { generation, .. } | State::Running { generation, .. } | State::Stopping { generation, .. } => {
-                generation == of
-            }
+            State::Starting { generation, .. }
+            | State::Running { generation, .. }
+            | State::Stopping { generation, .. } => generation == of,
         }
     }
 
@@ -182,9 +240,13 @@ impl Machine {
         let failing = self.failing.filter(|(_, until)| now.monotonic < *until);
         match (&mut self.state, failing) {
             (State::Starting { waiting, .. }, _) => waiting.push(visitor),
-            (_, Some((failure, _))) => actions.push(Action::Answer(visitor, Answer::Unavailable(failure))),
+            (_, Some((failure, _))) => {
+                actions.push(Action::Answer(visitor, Answer::Unavailable(failure)))
+            }
             (State::Stopping { waiting, .. }, None) => waiting.push(visitor),
-            (State::Asleep | State::Running { .. }, None) => self.begin(false, vec![visitor], now, actions),
+            (State::Asleep | State::Running { .. }, None) => {
+                self.begin(false, vec![visitor], now, actions)
+            }
         }
     }
 
@@ -196,11 +258,17 @@ impl Machine {
         match seen {
             Seen::Open => actions.push(Action::Answer(visitor, Answer::Ready)),
             Seen::Full => {
-                let overloaded = Failure { reason: Reason::Overloaded, generation };
+                let overloaded = Failure {
+                    reason: Reason::Overloaded,
+                    generation,
+                };
                 actions.push(Action::Answer(visitor, Answer::Unavailable(overloaded)));
             }
             Seen::Stale => {
-                let restarting = Failure { reason: Reason::Restarting, generation };
+                let restarting = Failure {
+                    reason: Reason::Restarting,
+                    generation,
+                };
                 self.stop(Then::Release(restarting), vec![visitor], actions);
             }
         }
@@ -210,13 +278,26 @@ impl Machine {
         let generation = Generation::after(self.last, now.unix);
         self.last = Some(generation);
         self.failing = None;
-        self.state = State::Starting { generation, phase: Phase::Preparing, public, waiting };
-        actions.push(Action::Remind(generation, Deadline::Start, self.limits.start));
+        self.state = State::Starting {
+            generation,
+            phase: Phase::Preparing,
+            public,
+            waiting,
+        };
+        actions.push(Action::Remind(
+            generation,
+            Deadline::Start,
+            self.limits.start,
+        ));
         actions.push(Action::Prepare(generation));
     }
 
     fn prepared(&mut self, of: Generation, actions: &mut Vec<Action>) {
-        if let State::Starting { generation, phase: phase @ Phase::Preparing, .. } = &mut self.state
+        if let State::Starting {
+            generation,
+            phase: phase @ Phase::Preparing,
+            ..
+        } = &mut self.state
             && *generation == of
         {
             *phase = Phase::Written;
@@ -225,15 +306,25 @@ impl Machine {
         }
     }
 
-    fn not_prepared(&mut self, of: Generation, why: NotPrepared, now: Now, actions: &mut Vec<Action>) {
-        if !matches!(self.state, State::Starting { generation, phase: Phase::Preparing, .. } if generation == of) {
+    fn not_prepared(
+        &mut self,
+        of: Generation,
+        why: NotPrepared,
+        now: Now,
+        actions: &mut Vec<Action>,
+    ) {
+        if !matches!(self.state, State::Starting { generation, phase: Phase::Preparing, .. } if generation == of)
+        {
             return;
         }
         let (reason, pause) = match why {
             NotPrepared::NoSuchSite | NotPrepared::Disabled => (Reason::Disabled, Duration::ZERO),
             NotPrepared::Failed => (Reason::NotPrepared, self.limits.pause),
         };
-        let failure = Failure { reason, generation: of };
+        let failure = Failure {
+            reason,
+            generation: of,
+        };
         let answer = match why {
             NotPrepared::NoSuchSite => Answer::NoSuchSite,
             NotPrepared::Disabled | NotPrepared::Failed => Answer::Unavailable(failure),
@@ -244,12 +335,24 @@ impl Machine {
     fn retired(&mut self, now: Now, actions: &mut Vec<Action>) {
         match self.state {
             State::Running { generation, .. } => {
-                let failure = Failure { reason: Reason::Disabled, generation };
+                let failure = Failure {
+                    reason: Reason::Disabled,
+                    generation,
+                };
                 self.stop(Then::Release(failure), Vec::new(), actions);
             }
             State::Starting { generation, .. } => {
-                let failure = Failure { reason: Reason::Disabled, generation };
-                self.fail(failure, Answer::Unavailable(failure), Duration::ZERO, now, actions);
+                let failure = Failure {
+                    reason: Reason::Disabled,
+                    generation,
+                };
+                self.fail(
+                    failure,
+                    Answer::Unavailable(failure),
+                    Duration::ZERO,
+                    now,
+                    actions,
+                );
             }
             State::Asleep | State::Stopping { .. } => {}
         }
@@ -257,7 +360,11 @@ impl Machine {
 
     fn launch_asked(&mut self, of: Generation, actions: &mut Vec<Action>) {
         match &mut self.state {
-            State::Starting { generation, phase: phase @ Phase::Written, .. } if *generation == of => {
+            State::Starting {
+                generation,
+                phase: phase @ Phase::Written,
+                ..
+            } if *generation == of => {
                 *phase = Phase::Launched;
                 actions.push(Action::Grant(of));
             }
@@ -266,14 +373,26 @@ impl Machine {
     }
 
     fn ready(&mut self, of: Generation, now: Now, actions: &mut Vec<Action>) {
-        if let State::Starting { generation, phase: Phase::Launched, public, waiting } = &mut self.state
+        if let State::Starting {
+            generation,
+            phase: Phase::Launched,
+            public,
+            waiting,
+        } = &mut self.state
             && *generation == of
         {
             if !*public {
                 actions.push(Action::Publish);
             }
-            actions.extend(waiting.drain(..).map(|visitor| Action::Answer(visitor, Answer::Ready)));
-            self.state = State::Running { generation: of, since: now.monotonic };
+            actions.extend(
+                waiting
+                    .drain(..)
+                    .map(|visitor| Action::Answer(visitor, Answer::Ready)),
+            );
+            self.state = State::Running {
+                generation: of,
+                since: now.monotonic,
+            };
         }
     }
 
@@ -283,33 +402,66 @@ impl Machine {
             actions.push(Action::Withdraw);
             actions.push(Action::Forget(generation));
             actions.push(Action::Remind(generation, Deadline::Stop, self.limits.stop));
-            self.state = State::Stopping { generation, then, waiting };
+            self.state = State::Stopping {
+                generation,
+                then,
+                waiting,
+            };
         }
     }
 
     fn exited(&mut self, queued: bool, emperor: bool, now: Now, actions: &mut Vec<Action>) {
         match std::mem::replace(&mut self.state, State::Asleep) {
             State::Asleep => {}
-            State::Starting { generation, public, waiting, .. } => {
+            State::Starting {
+                generation,
+                public,
+                waiting,
+                ..
+            } => {
                 if !emperor && (queued || !waiting.is_empty()) {
                     actions.push(Action::Forget(generation));
                     self.begin(public, waiting, now, actions);
                 } else {
                     // The processes are gone: nothing has to be waited for.
-                    self.state = State::Starting { generation, phase: Phase::Written, public, waiting };
-                    let failure = Failure { reason: Reason::StartFailed, generation };
-                    self.fail(failure, Answer::Unavailable(failure), self.limits.pause, now, actions);
+                    self.state = State::Starting {
+                        generation,
+                        phase: Phase::Written,
+                        public,
+                        waiting,
+                    };
+                    let failure = Failure {
+                        reason: Reason::StartFailed,
+                        generation,
+                    };
+                    self.fail(
+                        failure,
+                        Answer::Unavailable(failure),
+                        self.limits.pause,
+                        now,
+                        actions,
+                    );
                 }
             }
-            State::Running { generation, since } => self.crashed(generation, since, queued, emperor, now, actions),
-            State::Stopping { then: Then::Sleep, waiting, .. } => {
+            State::Running { generation, since } => {
+                self.crashed(generation, since, queued, emperor, now, actions)
+            }
+            State::Stopping {
+                then: Then::Sleep,
+                waiting,
+                ..
+            } => {
                 if queued || !waiting.is_empty() {
                     self.begin(false, waiting, now, actions);
                 } else {
                     actions.push(Action::Release(None));
                 }
             }
-            State::Stopping { then: Then::Release(failure), waiting, .. } => {
+            State::Stopping {
+                then: Then::Release(failure),
+                waiting,
+                ..
+            } => {
                 actions.push(Action::Release(Some(failure)));
                 if !waiting.is_empty() {
                     self.begin(false, waiting, now, actions);
@@ -328,10 +480,17 @@ impl Machine {
         actions: &mut Vec<Action>,
     ) {
         let steady = now.monotonic.saturating_sub(since) >= self.limits.steady;
-        self.early_crashes = if !emperor || steady { 0 } else { self.early_crashes.saturating_add(1) };
+        self.early_crashes = if !emperor || steady {
+            0
+        } else {
+            self.early_crashes.saturating_add(1)
+        };
         actions.push(Action::Forget(generation));
         if self.early_crashes > self.limits.early_crashes {
-            let failure = Failure { reason: Reason::Crashing, generation };
+            let failure = Failure {
+                reason: Reason::Crashing,
+                generation,
+            };
             actions.extend([Action::Withdraw, Action::Release(Some(failure))]);
             self.failing = Some((failure, now.monotonic + self.limits.pause));
         } else if emperor || queued {
@@ -344,28 +503,78 @@ impl Machine {
 
     fn passed(&mut self, deadline: Deadline, now: Now, actions: &mut Vec<Action>) {
         match (&self.state, deadline) {
-            (&State::Starting { generation, phase: Phase::Written, .. }, Deadline::Launch | Deadline::Start) => {
-                let failure = Failure { reason: Reason::NoEmperor, generation };
-                self.fail(failure, Answer::Unavailable(failure), self.limits.pause, now, actions);
+            (
+                &State::Starting {
+                    generation,
+                    phase: Phase::Written,
+                    ..
+                },
+                Deadline::Launch | Deadline::Start,
+            ) => {
+                let failure = Failure {
+                    reason: Reason::NoEmperor,
+                    generation,
+                };
+                self.fail(
+                    failure,
+                    Answer::Unavailable(failure),
+                    self.limits.pause,
+                    now,
+                    actions,
+                );
             }
-            (&State::Starting { generation, phase, .. }, Deadline::Start) => {
+            (
+                &State::Starting {
+                    generation, phase, ..
+                },
+                Deadline::Start,
+            ) => {
                 let launched = phase == Phase::Launched;
-                let reason = if launched { Reason::StartTimeout } else { Reason::NotPrepared };
+                let reason = if launched {
+                    Reason::StartTimeout
+                } else {
+                    Reason::NotPrepared
+                };
                 let failure = Failure { reason, generation };
-                self.fail(failure, Answer::Unavailable(failure), self.limits.pause, now, actions);
+                self.fail(
+                    failure,
+                    Answer::Unavailable(failure),
+                    self.limits.pause,
+                    now,
+                    actions,
+                );
             }
-            (&State::Stopping { generation, .. }, Deadline::Stop) => actions.push(Action::Kill(generation)),
+            (&State::Stopping { generation, .. }, Deadline::Stop) => {
+                actions.push(Action::Kill(generation))
+            }
             _ => {}
         }
     }
 
     /// Ends a start: whoever waits is told, here and in the queue.
-    fn fail(&mut self, failure: Failure, answer: Answer, pause: Duration, now: Now, actions: &mut Vec<Action>) {
-        let State::Starting { generation, phase, public, waiting } = std::mem::replace(&mut self.state, State::Asleep) else {
+    fn fail(
+        &mut self,
+        failure: Failure,
+        answer: Answer,
+        pause: Duration,
+        now: Now,
+        actions: &mut Vec<Action>,
+    ) {
+        let State::Starting {
+            generation,
+            phase,
+            public,
+            waiting,
+        } = std::mem::replace(&mut self.state, State::Asleep)
+        else {
             return;
         };
         self.failing = (!pause.is_zero()).then(|| (failure, now.monotonic + pause));
-        actions.extend(waiting.into_iter().map(|visitor| Action::Answer(visitor, answer)));
+        actions.extend(
+            waiting
+                .into_iter()
+                .map(|visitor| Action::Answer(visitor, answer)),
+        );
         if public {
             actions.push(Action::Withdraw);
         }
@@ -375,7 +584,11 @@ impl Machine {
         if phase == Phase::Launched {
             // The processes still hold the socket: what waits in its queue is answered when they are gone.
             actions.push(Action::Kill(generation));
-            self.state = State::Stopping { generation, then: Then::Release(failure), waiting: Vec::new() };
+            self.state = State::Stopping {
+                generation,
+                then: Then::Release(failure),
+                waiting: Vec::new(),
+            };
         } else {
             actions.push(Action::Release(Some(failure)));
         }

@@ -5,7 +5,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use super::machine::{Limits, Machine, Shown};
-use super::words::{Action, Answer, Deadline, Event, Generation, NotPrepared, Now, Seen, Visit, Visitor};
+use super::words::{
+    Action, Answer, Deadline, Event, Generation, NotPrepared, Now, Seen, Visit, Visitor,
+};
 
 /// splitmix64: enough to shuffle with, and the same everywhere.
 struct Dice(u64);
@@ -50,7 +52,10 @@ impl World {
         World {
             machine: Machine::asleep(Limits::with_start(Duration::from_secs(60))),
             dice: Dice(seed),
-            now: Now { monotonic: Duration::ZERO, unix: 1_700_000_000 },
+            now: Now {
+                monotonic: Duration::ZERO,
+                unix: 1_700_000_000,
+            },
             pending: Vec::new(),
             open: BTreeMap::new(),
             looking: BTreeSet::new(),
@@ -74,9 +79,11 @@ impl World {
     fn deliver(&mut self, event: Event) {
         let event = match event {
             // The driver looks at the queue and at the Emperor when it hears of the end.
-            Event::Exited { generation, .. } => {
-                Event::Exited { generation, queued: self.queue > 0, emperor: self.emperor }
-            }
+            Event::Exited { generation, .. } => Event::Exited {
+                generation,
+                queued: self.queue > 0,
+                emperor: self.emperor,
+            },
             other => other,
         };
         for action in self.machine.step(event, self.now) {
@@ -87,13 +94,27 @@ impl World {
     fn act(&mut self, action: Action) {
         match action {
             Action::Answer(visitor, answer) => {
-                let visit = self.open.remove(&visitor).expect("answered twice, or never asked");
-                assert!(answer != Answer::Ready || visit.may_be_replayed(), "replayed what must not be");
+                let visit = self
+                    .open
+                    .remove(&visitor)
+                    .expect("answered twice, or never asked");
+                assert!(
+                    answer != Answer::Ready || visit.may_be_replayed(),
+                    "replayed what must not be"
+                );
             }
             Action::Look(visitor) => assert!(self.looking.insert(visitor)),
             Action::Prepare(generation) => {
-                assert!(self.process.is_none(), "started while {:?} lives", self.process);
-                assert!(self.file.is_none(), "started beside the vassal file of {:?}", self.file);
+                assert!(
+                    self.process.is_none(),
+                    "started while {:?} lives",
+                    self.process
+                );
+                assert!(
+                    self.file.is_none(),
+                    "started beside the vassal file of {:?}",
+                    self.file
+                );
                 // What a start that was given up still prepares comes back stale.
                 self.preparing.push(generation);
                 self.starts.push(self.now.monotonic);
@@ -105,7 +126,11 @@ impl World {
             Action::Grant(generation) => {
                 assert!(self.process.is_none());
                 assert_eq!(self.file, Some(generation));
-                self.process = Some(Process { generation, ready: false, told_to_stop: false });
+                self.process = Some(Process {
+                    generation,
+                    ready: false,
+                    told_to_stop: false,
+                });
             }
             Action::Refuse(_) => {}
             Action::Publish => {
@@ -117,14 +142,21 @@ impl World {
                 self.public = false;
             }
             Action::Forget(generation) => {
-                assert_eq!(self.file, Some(generation), "forgot a file that is not there");
+                assert_eq!(
+                    self.file,
+                    Some(generation),
+                    "forgot a file that is not there"
+                );
                 self.file = None;
                 if let Some(process) = &mut self.process {
                     process.told_to_stop = true;
                 }
             }
             Action::Kill(generation) => {
-                if self.process.is_some_and(|process| process.generation == generation) {
+                if self
+                    .process
+                    .is_some_and(|process| process.generation == generation)
+                {
                     self.end_process();
                 }
             }
@@ -134,13 +166,19 @@ impl World {
                 self.held = false;
                 self.queue = 0;
             }
-            Action::Remind(generation, deadline, _) => self.pending.push(Event::Passed(generation, deadline)),
+            Action::Remind(generation, deadline, _) => {
+                self.pending.push(Event::Passed(generation, deadline))
+            }
         }
     }
 
     fn end_process(&mut self) {
         if let Some(process) = self.process.take() {
-            self.pending.push(Event::Exited { generation: process.generation, queued: false, emperor: true });
+            self.pending.push(Event::Exited {
+                generation: process.generation,
+                queued: false,
+                emperor: true,
+            });
         }
     }
 
@@ -153,7 +191,9 @@ impl World {
                 _ => Event::Prepared(generation),
             };
             // A start that has been given up has its socket thrown away by the driver.
-            if matches!(event, Event::Prepared(_)) && matches!(self.machine.shown(), Shown::Starting(g) if g == generation) {
+            if matches!(event, Event::Prepared(_))
+                && matches!(self.machine.shown(), Shown::Starting(g) if g == generation)
+            {
                 self.held = true;
             }
             self.deliver(event);
@@ -179,7 +219,10 @@ impl World {
             0..=4 => {
                 self.visitors += 1;
                 let visitor = Visitor(self.visitors);
-                let visit = Visit { sent: self.dice.roll(4) == 0, idempotent: self.dice.roll(2) == 0 };
+                let visit = Visit {
+                    sent: self.dice.roll(4) == 0,
+                    idempotent: self.dice.roll(2) == 0,
+                };
                 self.open.insert(visitor, visit);
                 self.deliver(Event::Visited(visitor, visit));
             }
@@ -217,11 +260,14 @@ impl World {
         if !self.pending.is_empty() && self.dice.roll(2) == 0 {
             let index = self.dice.roll(self.pending.len());
             let event = self.pending.swap_remove(index);
-            let early = matches!(event, Event::Passed(_, Deadline::Start | Deadline::Stop)) && self.dice.roll(4) != 0;
+            let early = matches!(event, Event::Passed(_, Deadline::Start | Deadline::Stop))
+                && self.dice.roll(4) != 0;
             if early {
                 self.pending.push(event);
             } else {
-                if matches!(event, Event::Ready(_) | Event::StopAnnounced(_)) && self.dice.roll(6) == 0 {
+                if matches!(event, Event::Ready(_) | Event::StopAnnounced(_))
+                    && self.dice.roll(6) == 0
+                {
                     self.pending.push(event);
                 }
                 self.deliver(event);
@@ -233,7 +279,10 @@ impl World {
     fn check(&self) {
         match self.machine.shown() {
             Shown::Asleep | Shown::Failing(_) => {
-                assert!(self.file.is_none() && self.process.is_none(), "asleep with a vassal");
+                assert!(
+                    self.file.is_none() && self.process.is_none(),
+                    "asleep with a vassal"
+                );
                 assert!(!self.public && !self.held, "asleep with a socket");
             }
             Shown::Starting(generation) => assert!(self.file.is_none_or(|file| file == generation)),
@@ -271,13 +320,21 @@ impl World {
                 self.deliver(event);
             }
             self.check();
-            let idle = matches!(self.machine.shown(), Shown::Asleep | Shown::Failing(_) | Shown::Running(_));
-            let empty = self.looking.is_empty() && self.preparing.is_empty() && self.open.is_empty();
+            let idle = matches!(
+                self.machine.shown(),
+                Shown::Asleep | Shown::Failing(_) | Shown::Running(_)
+            );
+            let empty =
+                self.looking.is_empty() && self.preparing.is_empty() && self.open.is_empty();
             if idle && empty && self.queue == 0 {
                 return;
             }
         }
-        panic!("never settles: {:?}, {} open", self.machine, self.open.len());
+        panic!(
+            "never settles: {:?}, {} open",
+            self.machine,
+            self.open.len()
+        );
     }
 }
 

@@ -11,14 +11,20 @@ pub struct Generation(NonZeroU64);
 impl Generation {
     /// The generation that follows `last`: the seconds of the clock, unless that many starts have already used them up.
     pub fn after(last: Option<Generation>, unix_seconds: u64) -> Generation {
-        let next = last.map_or(1, |last| last.0.get().saturating_add(1)).max(unix_seconds);
+        let next = last
+            .map_or(1, |last| last.0.get().saturating_add(1))
+            .max(unix_seconds);
         Generation(NonZeroU64::new(next).unwrap_or(NonZeroU64::MIN))
     }
 
     /// The generation that `digits` name: decimal, without sign or leading zero, as in a vassal file's name.
     pub fn parse(digits: &str) -> Option<Generation> {
         let plain = digits.bytes().all(|byte| byte.is_ascii_digit()) && !digits.starts_with('0');
-        if plain { digits.parse().ok().map(Generation) } else { None }
+        if plain {
+            digits.parse().ok().map(Generation)
+        } else {
+            None
+        }
     }
 }
 
@@ -52,7 +58,10 @@ pub struct Visit {
 
 impl Visit {
     /// A visit that nothing has seen yet.
-    pub const UNSENT: Visit = Visit { sent: false, idempotent: false };
+    pub const UNSENT: Visit = Visit {
+        sent: false,
+        idempotent: false,
+    };
 
     /// May the request be sent (again) once the site listens?
     pub fn may_be_replayed(self) -> bool {
@@ -101,7 +110,9 @@ impl Reason {
         match self {
             Reason::Overloaded | Reason::Restarting => 1,
             Reason::NoEmperor => 5,
-            Reason::StartFailed | Reason::StartTimeout | Reason::NotPrepared | Reason::Crashing => 10,
+            Reason::StartFailed | Reason::StartTimeout | Reason::NotPrepared | Reason::Crashing => {
+                10
+            }
             Reason::Disabled => 3600,
         }
     }
