@@ -3,6 +3,7 @@
 //!
 //! `model`, `escape` and `render` are pure: no clock, no file, no network.
 pub mod cli;
+pub mod files;
 pub mod initialize;
 pub mod model;
 pub mod paths;
