@@ -16,7 +16,8 @@ pub fn write_atomically(path: &Path, content: &[u8], mode: u32) -> io::Result<()
         .permissions(fs::Permissions::from_mode(mode))
         .tempfile_in(directory)?;
     file.write_all(content)?;
-    file.as_file().set_permissions(fs::Permissions::from_mode(mode))?;
+    file.as_file()
+        .set_permissions(fs::Permissions::from_mode(mode))?;
     file.as_file().sync_all()?;
     file.persist(path).map_err(|error| error.error)?;
     sync_directory(directory)
@@ -25,7 +26,10 @@ pub fn write_atomically(path: &Path, content: &[u8], mode: u32) -> io::Result<()
 /// Makes `link` a symbolic link to `target`, whatever link stood there before.
 pub fn replace_link(target: &Path, link: &Path) -> io::Result<()> {
     let directory = parent(link)?;
-    let draft = tempfile::Builder::new().prefix(".new-").suffix(".tmp").make_in(directory, |path| symlink(target, path))?;
+    let draft = tempfile::Builder::new()
+        .prefix(".new-")
+        .suffix(".tmp")
+        .make_in(directory, |path| symlink(target, path))?;
     fs::rename(draft.path(), link)?;
     // It has its new name; nothing is left to remove under the old one.
     let _ = draft.into_temp_path().keep();
@@ -41,7 +45,10 @@ fn parent(path: &Path) -> io::Result<&Path> {
     match path.parent() {
         Some(parent) if parent.as_os_str().is_empty() => Ok(Path::new(".")),
         Some(parent) => Ok(parent),
-        None => Err(io::Error::new(io::ErrorKind::InvalidInput, "a path without a directory")),
+        None => Err(io::Error::new(
+            io::ErrorKind::InvalidInput,
+            "a path without a directory",
+        )),
     }
 }
 

@@ -9,3 +9,4 @@ pub mod model;
 pub mod paths;
 pub mod registry;
 pub mod settings;
+pub mod watch;

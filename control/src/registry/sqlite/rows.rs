@@ -39,7 +39,10 @@ pub(super) fn backend(row: &Row<'_>) -> Result<Backend> {
             .map_err(bad("backend", &name))?,
         key: BackendKey::parse(&row.get::<_, String>(3)?).map_err(bad("backend", &name))?,
         weight: Weight::new(row.get(4)?).map_err(bad("backend", &name))?,
-        state: parse_state(&row.get::<_, String>(5)?).map_err(bad("backend", &name))?,
+        state: row
+            .get::<_, String>(5)?
+            .parse()
+            .map_err(bad("backend", &name))?,
         name: BackendName::parse(&name).map_err(bad("backend", &name))?,
     })
 }
@@ -89,10 +92,13 @@ pub(super) fn backend_id(id: i64) -> Result<BackendId> {
 }
 
 pub(super) fn placement(row: &Row<'_>) -> Result<Placement> {
-    let method = parse_method(&row.get::<_, String>(0)?).map_err(bad("placement", "method"))?;
+    let method = row
+        .get::<_, String>(0)?
+        .parse()
+        .map_err(bad("placement", "method"))?;
     let from = row
         .get::<_, Option<String>>(1)?
-        .map(|name| parse_method(&name))
+        .map(|name| name.parse())
         .transpose()
         .map_err(bad("placement", "previous"))?;
     let threshold = row
