@@ -3,10 +3,12 @@
 //!
 //! `model`, `escape` and `render` are pure: no clock, no file, no network.
 pub mod cli;
+pub mod escape;
 pub mod files;
 pub mod initialize;
 pub mod model;
 pub mod paths;
 pub mod registry;
 pub mod settings;
+pub mod sync;
 pub mod watch;

@@ -4,9 +4,12 @@ use crate::registry::{RegistryError, Result};
 use rusqlite::Row;
 use std::fmt::Display;
 use std::num::{NonZeroU32, NonZeroU64};
+use table::SiteRecord;
 
 pub(super) const SITE: &str =
     "s.id, s.user, s.domain, s.directory, s.entry, s.venv, s.idle, s.enabled, s.pin";
+pub(super) const HOST: &str =
+    "d.domain, s.id, s.domain, s.pin, s.enabled FROM domains d JOIN sites s ON s.id = d.site";
 pub(super) const BACKEND: &str = "id, name, address, key, weight, state";
 
 /// Makes an error of a value of row `key` that is not valid.
@@ -68,6 +71,22 @@ pub(super) fn site(row: &Row<'_>) -> Result<Site> {
         enabled: row.get(7)?,
         pin: row.get::<_, Option<i64>>(8)?.map(backend_id).transpose()?,
     })
+}
+
+pub(super) fn host(row: &Row<'_>) -> Result<(Domain, SiteRecord)> {
+    let id = site_id(row.get(1)?)?;
+    let primary = row.get_ref(2)?.as_str().map_err(rusqlite::Error::from)?;
+    let pin = row.get::<_, Option<i64>>(3)?.map(backend_id).transpose()?;
+    let name = domain(row.get_ref(0)?.as_str().map_err(rusqlite::Error::from)?)?;
+    Ok((
+        name,
+        SiteRecord {
+            id,
+            primary: domain(primary)?,
+            pin,
+            enabled: row.get(4)?,
+        },
+    ))
 }
 
 pub(super) fn domain(text: &str) -> Result<Domain> {
