@@ -84,18 +84,27 @@ pub struct Blacklisted {
 /// Connects, which makes the Emperor look for vassal files, and reads its statistics to the end.
 pub async fn poke(socket: &Path) -> Result<Stats, EmperorError> {
     let path = || socket.to_owned();
-    let absent = |source| EmperorError::Absent { path: path(), source };
+    let absent = |source| EmperorError::Absent {
+        path: path(),
+        source,
+    };
     let converse = async {
         let mut text = Vec::new();
         let mut stream = UnixStream::connect(socket).await?;
         stream.read_to_end(&mut text).await?;
         Ok(text)
     };
-    let text = timeout(PATIENCE, converse).await.map_err(|_| EmperorError::Silent { path: path() })?.map_err(absent)?;
+    let text = timeout(PATIENCE, converse)
+        .await
+        .map_err(|_| EmperorError::Silent { path: path() })?
+        .map_err(absent)?;
     if text.is_empty() {
         return Err(absent(io::ErrorKind::UnexpectedEof.into()));
     }
-    serde_json::from_slice(&text).map_err(|source| EmperorError::Strange { path: path(), source })
+    serde_json::from_slice(&text).map_err(|source| EmperorError::Strange {
+        path: path(),
+        source,
+    })
 }
 
 /// A handle on the Emperor's process, which tells when it ends.

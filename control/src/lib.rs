@@ -3,12 +3,17 @@
 //!
 //! `model`, `escape` and `render` are pure: no clock, no file, no network.
 pub mod cli;
+pub mod daemon;
+pub mod emperor;
 pub mod escape;
 pub mod files;
+pub mod follow;
+pub mod http;
 pub mod initialize;
 pub mod model;
 pub mod paths;
 pub mod registry;
 pub mod settings;
 pub mod sync;
+pub mod vassal;
 pub mod watch;

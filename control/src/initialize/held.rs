@@ -10,8 +10,8 @@ use std::path::{Path, PathBuf};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::net::{
-    AddressFamily, Shutdown, SocketAddrAny, SocketAddrUnix, SocketFlags, SocketType, accept_with, bind, getsockname,
-    listen, shutdown, socket_with,
+    AddressFamily, Shutdown, SocketAddrUnix, SocketFlags, SocketType, accept_with, bind,
+    getsockname, listen, shutdown, socket_with,
 };
 
 use super::queue::{self, Queue};
@@ -38,7 +38,12 @@ impl Held {
             fs::create_dir_all(directory)?;
         }
         remove_if_there(&own)?;
-        let listener = socket_with(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None)?;
+        let listener = socket_with(
+            AddressFamily::UNIX,
+            SocketType::STREAM,
+            SocketFlags::CLOEXEC,
+            None,
+        )?;
         bind(&listener, &SocketAddrUnix::new(&own)?)?;
         fs::set_permissions(&own, fs::Permissions::from_mode(0o660))?;
         if group.is_some() {
@@ -46,20 +51,36 @@ impl Held {
         }
         listen(&listener, BACKLOG)?;
         let identity = identity(&own)?;
-        Ok(Held { listener, own, public: public.to_owned(), identity })
+        Ok(Held {
+            listener,
+            own,
+            public: public.to_owned(),
+            identity,
+        })
     }
 
     /// Takes back a socket that an earlier daemon bound for this site; `None` if it is not one. The second value: whether it
     /// has the site's name.
     pub fn adopt(listener: OwnedFd, public: &Path) -> Option<(Held, bool)> {
         let own = bound_name(&listener)?;
-        let generation = own.to_str()?.strip_prefix(public.to_str()?)?.strip_prefix('.')?;
+        let generation = own
+            .to_str()?
+            .strip_prefix(public.to_str()?)?
+            .strip_prefix('.')?;
         Generation::parse(generation)?;
         let (identity, is_public) = match identity(&own) {
             Ok(identity) => (identity, false),
             Err(_) => (identity(public).ok()?, true),
         };
-        Some((Held { listener, own, public: public.to_owned(), identity }, is_public))
+        Some((
+            Held {
+                listener,
+                own,
+                public: public.to_owned(),
+                identity,
+            },
+            is_public,
+        ))
     }
 
     /// The socket itself, for the launcher.
@@ -74,7 +95,11 @@ impl Held {
 
     /// Takes the site's name from it; a name that leads elsewhere is only removed.
     pub fn withdraw(&self) -> io::Result<()> {
-        if self.has_name() { fs::rename(&self.public, &self.own) } else { remove_if_there(&self.public) }
+        if self.has_name() {
+            fs::rename(&self.public, &self.own)
+        } else {
+            remove_if_there(&self.public)
+        }
     }
 
     /// Whether the site's name leads here and a connection would find room.
@@ -132,7 +157,11 @@ fn own_name(public: &Path, generation: Generation) -> PathBuf {
 }
 
 fn bound_name(listener: &OwnedFd) -> Option<PathBuf> {
-    match SocketAddrUnix::try_from(getsockname(listener).ok().map(SocketAddrAny::from)?).ok()?.path()?.to_str() {
+    match SocketAddrUnix::try_from(getsockname(listener).ok()?)
+        .ok()?
+        .path()?
+        .to_str()
+    {
         Ok(path) => Some(PathBuf::from(path)),
         Err(_) => None,
     }
@@ -173,7 +202,13 @@ mod tests {
 
         let (again, is_public) = Held::adopt(held.listener.try_clone().unwrap(), &public).unwrap();
         assert!(is_public && again.look() == Seen::Open);
-        assert!(Held::adopt(held.listener.try_clone().unwrap(), &directory.path().join("8/app.sock")).is_none());
+        assert!(
+            Held::adopt(
+                held.listener.try_clone().unwrap(),
+                &directory.path().join("8/app.sock")
+            )
+            .is_none()
+        );
 
         held.withdraw().unwrap();
         assert!(!public.exists());
@@ -201,7 +236,9 @@ mod tests {
         let held = Held::bind(&public, generation("1"), None).unwrap();
         held.publish().unwrap();
         listen(&held.listener, 2).unwrap();
-        let _waiting: Vec<_> = (0..3).map(|_| UnixStream::connect(&public).unwrap()).collect();
+        let _waiting: Vec<_> = (0..3)
+            .map(|_| UnixStream::connect(&public).unwrap())
+            .collect();
         assert_eq!(held.look(), Seen::Full);
         assert!(held.take().is_some());
         assert_eq!(held.look(), Seen::Open);

@@ -152,6 +152,11 @@ impl Machine {
         )
     }
 
+    /// The last generation there was.
+    pub fn last(&self) -> Option<Generation> {
+        self.last
+    }
+
     /// What the site is doing.
     pub fn shown(&self) -> Shown {
         match self.state {

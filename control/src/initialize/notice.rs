@@ -8,9 +8,9 @@ use std::path::Path;
 
 use rustix::fs::{CWD, FileType, Mode, OFlags, mknodat, open};
 use rustix::io::read;
-use tokio::io::unix::AsyncFd;
 
 use super::held::remove_if_there;
+use crate::watch::Readable;
 
 /// What the vassal file's hooks write, each with this at its end.
 const END: u8 = b';';
@@ -42,7 +42,7 @@ pub fn make(path: &Path, uid: Option<u32>) -> io::Result<()> {
 /// The daemon's end of the pipe.
 #[derive(Debug)]
 pub struct Notices {
-    pipe: AsyncFd<std::os::fd::OwnedFd>,
+    pipe: Readable,
     word: Vec<u8>,
     total: usize,
 }
@@ -52,19 +52,19 @@ impl Notices {
     pub fn open(path: &Path) -> io::Result<Notices> {
         let flags = OFlags::RDWR | OFlags::NONBLOCK | OFlags::CLOEXEC | OFlags::NOFOLLOW;
         let pipe = open(path, flags, Mode::empty())?;
-        Ok(Notices { pipe: AsyncFd::new(pipe)?, word: Vec::new(), total: 0 })
+        Ok(Notices {
+            pipe: Readable::new(pipe)?,
+            word: Vec::new(),
+            total: 0,
+        })
     }
 
     /// The next notice; `None` when the site has said too much. May be dropped and called again.
     pub async fn next(&mut self) -> io::Result<Option<Notice>> {
         while self.total < MOST {
-            let mut ready = self.pipe.readable().await?;
             let mut byte = [0u8; 1];
-            match ready.try_io(|pipe| read(pipe, &mut byte).map_err(io::Error::from)) {
-                Ok(count) if count? == 0 => return Ok(None),
-                Ok(_) => self.total += 1,
-                Err(_) => continue,
-            }
+            self.pipe.read(|pipe| Ok(read(pipe, &mut byte)?)).await?;
+            self.total += 1;
             let [byte] = byte;
             if byte != END {
                 self.word.push(byte);

@@ -5,7 +5,9 @@ use std::io;
 use std::os::fd::BorrowedFd;
 
 use rustix::fs::fstat;
-use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, netlink, recv, send, socket_with};
+use rustix::net::{
+    AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, netlink, recv, send, socket_with,
+};
 
 // linux/netlink.h, linux/sock_diag.h, linux/unix_diag.h
 const SOCK_DIAG_BY_FAMILY: u16 = 20;
@@ -36,13 +38,20 @@ impl Queue {
 
 /// Asks the kernel about a listening socket.
 pub fn of(listener: BorrowedFd<'_>) -> io::Result<Queue> {
-    let inode = u32::try_from(fstat(listener)?.st_ino).map_err(|_| io::Error::other("the socket's inode has more than 32 bits"))?;
-    let kernel =
-        socket_with(AddressFamily::NETLINK, SocketType::DGRAM, SocketFlags::CLOEXEC, Some(netlink::SOCK_DIAG))?;
+    let inode = u32::try_from(fstat(listener)?.st_ino)
+        .map_err(|_| io::Error::other("the socket's inode has more than 32 bits"))?;
+    let kernel = socket_with(
+        AddressFamily::NETLINK,
+        SocketType::DGRAM,
+        SocketFlags::CLOEXEC,
+        Some(netlink::SOCK_DIAG),
+    )?;
     send(&kernel, &request(inode), SendFlags::empty())?;
     let mut answer = [0u8; 512];
     let (_, length) = recv(&kernel, &mut answer, RecvFlags::DONTWAIT)?;
-    answer.get(..length).and_then(parse).ok_or_else(|| io::Error::other("the kernel's socket diagnosis knows nothing about the socket"))
+    answer.get(..length).and_then(parse).ok_or_else(|| {
+        io::Error::other("the kernel's socket diagnosis knows nothing about the socket")
+    })
 }
 
 fn request(inode: u32) -> Vec<u8> {
@@ -68,7 +77,10 @@ fn parse(answer: &[u8]) -> Option<Queue> {
     let mut at = HEADER + ANSWER;
     while let (Some(length), Some(kind)) = (u16_at(at), u16_at(at + 2)) {
         if kind == UNIX_DIAG_RQLEN {
-            return Some(Queue { waiting: u32_at(at + ATTRIBUTE)?, backlog: u32_at(at + ATTRIBUTE + 4)? });
+            return Some(Queue {
+                waiting: u32_at(at + ATTRIBUTE)?,
+                backlog: u32_at(at + ATTRIBUTE + 4)?,
+            });
         }
         // Attributes begin at multiples of four bytes; a length below its own header would never end.
         at += usize::from(length).max(ATTRIBUTE).next_multiple_of(4);

@@ -19,7 +19,9 @@ const PATIENCE: Duration = Duration::from_secs(10);
 /// Closes the socket for good. Connections in its queue get the page; so does what slips in until it is closed off.
 pub fn release(held: Held, site: SiteId, failure: Failure) {
     loop {
-        let answered = std::iter::from_fn(|| held.take()).map(|connection| reject(connection, site, failure)).count();
+        let answered = std::iter::from_fn(|| held.take())
+            .map(|connection| reject(connection, site, failure))
+            .count();
         if answered > 0 {
             tracing::info!(%site, answered, reason = failure.reason.word(), "answered a queue with error pages");
         }
@@ -36,8 +38,13 @@ pub fn release(held: Held, site: SiteId, failure: Failure) {
 
 fn reject(connection: OwnedFd, site: SiteId, failure: Failure) {
     tokio::spawn(async move {
-        let Ok(connection) = UnixStream::from_std(StdStream::from(connection)) else { return };
-        if timeout(PATIENCE, answer(connection, &page(site, failure))).await.is_err() {
+        let Ok(connection) = UnixStream::from_std(StdStream::from(connection)) else {
+            return;
+        };
+        if timeout(PATIENCE, answer(connection, &page(site, failure)))
+            .await
+            .is_err()
+        {
             tracing::debug!(%site, "a queued request did not arrive whole");
         }
     });
@@ -61,7 +68,10 @@ async fn answer(mut connection: UnixStream, page: &str) -> std::io::Result<()> {
 /// The answer as an application would give it. nginx shows its own page for it, from the status and the headers.
 fn page(site: SiteId, failure: Failure) -> String {
     let Failure { reason, generation } = failure;
-    let body = format!("Service unavailable: {} (id {site}@{generation})\n", reason.word());
+    let body = format!(
+        "Service unavailable: {} (id {site}@{generation})\n",
+        reason.word()
+    );
     format!(
         "HTTP/1.1 503 Service Unavailable\r\nContent-Type: text/plain; charset=utf-8\r\nContent-Length: {length}\r\n\
          Retry-After: {retry}\r\nCache-Control: no-store\r\nX-Paas-Reason: {word}\r\nX-Paas-Id: {site}@{generation}\r\n\r\n{body}",
