@@ -5,6 +5,7 @@
 pub mod cli;
 pub mod escape;
 pub mod files;
+pub mod guess;
 pub mod model;
 pub mod paths;
 pub mod registry;
