@@ -8,6 +8,7 @@ pub mod emperor;
 pub mod escape;
 pub mod files;
 pub mod follow;
+pub mod guess;
 pub mod http;
 pub mod initialize;
 pub mod model;
