@@ -4,9 +4,15 @@
 //! `model`, `escape` and `render` are pure: no clock, no file, no network.
 pub mod cli;
 pub mod client;
+pub mod daemon;
+pub mod emperor;
 pub mod escape;
 pub mod files;
+pub mod follow;
 pub mod generations;
+pub mod guess;
+pub mod http;
+pub mod initialize;
 pub mod model;
 pub mod nginx;
 pub mod paths;
@@ -14,4 +20,5 @@ pub mod registry;
 pub mod render;
 pub mod settings;
 pub mod sync;
+pub mod vassal;
 pub mod watch;
