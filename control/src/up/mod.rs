@@ -6,6 +6,7 @@
 mod machine;
 mod supervisor;
 
+use crate::generations::Generations;
 use crate::model::{BackendKey, BackendName, NewBackend, State, Weight};
 use crate::registry::RegistryError;
 use crate::settings::{Role, SettingsError};
@@ -105,7 +106,7 @@ pub enum UpError {
         /// Of which machine.
         machine: String,
         /// Why.
-        source: crate::generations::GenerationError,
+        source: Box<crate::cli::CliError>,
     },
     /// Something of the operating system.
     #[error("{what}: {source}")]
@@ -234,12 +235,15 @@ fn register(machines: &[Machine]) -> Result<(), UpError> {
 }
 
 fn render(machine: &Machine) -> Result<(), UpError> {
-    crate::generations::render(&machine.settings)
-        .map(|_| ())
-        .map_err(|source| UpError::Render {
-            machine: machine.name.clone(),
-            source,
-        })
+    let put = || -> Result<(), crate::cli::CliError> {
+        let rendered = crate::cli::render::of(&crate::cli::Machine::load(&machine.root)?)?;
+        Generations::of(&machine.settings).put(&rendered)?;
+        Ok(())
+    };
+    put().map_err(|source| UpError::Render {
+        machine: machine.name.clone(),
+        source: Box::new(source),
+    })
 }
 
 /// What to open, once everything runs.
