@@ -136,8 +136,13 @@ struct Line {
 }
 
 fn many(machine: &Machine, file: &PathBuf, out: &mut dyn Write) -> Result<(), CliError> {
+    let name = if file.as_os_str() == "-" {
+        "standard input".to_owned()
+    } else {
+        file.display().to_string()
+    };
     let unreadable =
-        |error: std::io::Error| CliError::Other(format!("cannot read {}: {error}", file.display()));
+        |error: std::io::Error| CliError::Other(format!("cannot read {name}: {error}"));
     let lines: Box<dyn BufRead> = match file.as_os_str() == "-" {
         true => Box::new(std::io::stdin().lock()),
         false => Box::new(std::io::BufReader::new(
@@ -153,8 +158,7 @@ fn many(machine: &Machine, file: &PathBuf, out: &mut dyn Write) -> Result<(), Cl
             }
             let at = |error: CliError| {
                 CliError::Other(format!(
-                    "{}, line {number}: {error}; no site of the file was added",
-                    file.display()
+                    "{name}, line {number}: {error}; no site of the file was added"
                 ))
             };
             let new = parse(edit, &line).map_err(at)?;
