@@ -1,0 +1,172 @@
+//! Backends: the machines that run sites.
+use super::{BackendId, Invalid, State, text_type};
+use std::fmt;
+use std::net::SocketAddr;
+
+/// The name of a backend: 1 to 63 bytes, letters, digits, `-`, `.` and `_`, beginning with a letter or digit.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct BackendName(String);
+
+impl BackendName {
+    /// Checks `text` and takes it as a backend's name.
+    pub fn parse(text: &str) -> Result<Self, Invalid> {
+        let refuse = |why: &str| Err(Invalid::new("a backend's name", text, why));
+        if !text
+            .bytes()
+            .next()
+            .is_some_and(|b| b.is_ascii_alphanumeric())
+        {
+            return refuse("it must begin with a letter or a digit");
+        }
+        if text.len() > 63 {
+            return refuse("it has more than 63 characters");
+        }
+        if !text
+            .bytes()
+            .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'.' | b'_'))
+        {
+            return refuse("only letters, digits, -, . and _ may stand in it");
+        }
+        Ok(Self(text.to_owned()))
+    }
+
+    /// The name.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+text_type!(BackendName);
+
+/// What stands for a backend in placement: 1 to 255 printable ASCII characters without a space. Changing it moves sites.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct BackendKey(String);
+
+impl BackendKey {
+    /// Checks `text` and takes it as a key.
+    pub fn parse(text: &str) -> Result<Self, Invalid> {
+        if text.is_empty() || text.len() > 255 || !text.bytes().all(|b| b.is_ascii_graphic()) {
+            return Err(Invalid::new(
+                "a backend's key",
+                text,
+                "it must be 1 to 255 printable ASCII characters without a space",
+            ));
+        }
+        Ok(Self(text.to_owned()))
+    }
+
+    /// The key.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+text_type!(BackendKey);
+
+/// How many sites a backend gets in proportion to the others: 1 to 10000.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, serde::Serialize)]
+pub struct Weight(u32);
+
+impl Weight {
+    /// The usual weight.
+    pub const ONE: Self = Self(1);
+
+    /// Takes `weight` if it is one.
+    pub fn new(weight: u32) -> Result<Self, Invalid> {
+        match weight {
+            1..=10_000 => Ok(Self(weight)),
+            _ => Err(Invalid::new(
+                "a weight",
+                &weight.to_string(),
+                "it must be 1 to 10000",
+            )),
+        }
+    }
+
+    /// The number.
+    pub fn get(self) -> u32 {
+        self.0
+    }
+}
+
+impl fmt::Display for Weight {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+impl std::str::FromStr for Weight {
+    type Err = Invalid;
+    fn from_str(text: &str) -> Result<Self, Invalid> {
+        let number = text.parse().map_err(|_| {
+            Invalid::new(
+                "a weight",
+                text,
+                "it must be a whole number from 1 to 10000",
+            )
+        })?;
+        Self::new(number)
+    }
+}
+
+/// A backend that is to be added.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NewBackend {
+    /// The name.
+    pub name: BackendName,
+    /// Where its nginx listens for balancers.
+    pub address: SocketAddr,
+    /// What stands for it in placement; usually the address it was added with.
+    pub key: BackendKey,
+    /// Its share.
+    pub weight: Weight,
+    /// The administrative state.
+    pub state: State,
+}
+
+/// A backend as the registry holds it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Backend {
+    /// Never used again for another one.
+    pub id: BackendId,
+    /// The name.
+    pub name: BackendName,
+    /// Where its nginx listens for balancers.
+    pub address: SocketAddr,
+    /// What stands for it in placement.
+    pub key: BackendKey,
+    /// Its share.
+    pub weight: Weight,
+    /// The administrative state.
+    pub state: State,
+}
+
+impl BackendKey {
+    /// The key of a backend added with `address` and no key of its own.
+    pub fn of(address: SocketAddr) -> Self {
+        Self(address.to_string())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_keys_and_weights_are_checked() {
+        assert!(BackendName::parse("b1").is_ok() && BackendName::parse("rack-2.b_1").is_ok());
+        for bad in ["", "-b", "b 1", "b;", "bé", &"b".repeat(64)] {
+            assert!(BackendName::parse(bad).is_err(), "{bad:?}");
+        }
+        for bad in ["", "a b", "a\n", "é", &"k".repeat(256)] {
+            assert!(BackendKey::parse(bad).is_err(), "{bad:?}");
+        }
+        assert_eq!(
+            BackendKey::of("[::1]:80".parse().unwrap()).as_str(),
+            "[::1]:80"
+        );
+        assert!(
+            Weight::new(0).is_err()
+                && Weight::new(10_001).is_err()
+                && "3".parse::<Weight>().is_ok()
+        );
+    }
+}

@@ -1,0 +1,79 @@
+//! The things the platform knows about: users, sites, backends, placement. Each is valid by construction; a text that
+//! is none is an [`Invalid`] that says what was wrong with it. Pure: no clock, no file, no network.
+mod backend;
+mod entry;
+mod shared;
+mod site;
+mod span;
+mod user;
+
+pub use backend::{Backend, BackendKey, BackendName, NewBackend, Weight};
+pub use entry::EntryPoint;
+pub use shared::{
+    BackendId, Domain, Method, Placement, SiteId, SlowChange, State, method_name, parse_method,
+    parse_state, state_name,
+};
+pub use site::{AbsolutePath, NewSite, Site};
+pub use span::Span;
+pub use user::{Uid, UidRange, User, UserName};
+
+/// A text that is not what it should be: what was expected, the text, and the reason.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{text:?} is not {what}: {why}")]
+pub struct Invalid {
+    /// What it should have been, with its article: "a user name".
+    pub what: &'static str,
+    /// The text as given, shortened.
+    pub text: String,
+    /// The rule it breaks.
+    pub why: String,
+}
+
+impl Invalid {
+    /// An `Invalid` for `text`, which is shortened to a length fit for a message.
+    pub fn new(what: &'static str, text: &str, why: impl Into<String>) -> Self {
+        let mut shown: String = text.chars().take(80).collect();
+        if shown.len() < text.len() {
+            shown.push('…');
+        }
+        Self {
+            what,
+            text: shown,
+            why: why.into(),
+        }
+    }
+}
+
+/// Implements what every validated text has: `Display`, `AsRef<str>`, `TryFrom<String>` for serde.
+macro_rules! text_type {
+    ($type:ident) => {
+        impl std::fmt::Display for $type {
+            fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                f.pad(self.as_str())
+            }
+        }
+        impl AsRef<str> for $type {
+            fn as_ref(&self) -> &str {
+                self.as_str()
+            }
+        }
+        impl std::str::FromStr for $type {
+            type Err = $crate::model::Invalid;
+            fn from_str(text: &str) -> Result<Self, Self::Err> {
+                Self::parse(text)
+            }
+        }
+        impl serde::Serialize for $type {
+            fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+                serializer.serialize_str(self.as_str())
+            }
+        }
+        impl<'de> serde::Deserialize<'de> for $type {
+            fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+                let text = <String as serde::Deserialize>::deserialize(deserializer)?;
+                Self::parse(&text).map_err(serde::de::Error::custom)
+            }
+        }
+    };
+}
+pub(crate) use text_type;

@@ -1,0 +1,370 @@
+//! Writing. What a statement could only refuse with a code is looked up before, so that the message can say why.
+use super::{Session, rows};
+use crate::model::*;
+use crate::registry::{Edit, RegistryError, Result, View};
+use rusqlite::{OptionalExtension, params};
+
+impl Session<'_> {
+    fn execute(&self, sql: &str, params: impl rusqlite::Params) -> Result<usize> {
+        Ok(self.transaction.prepare_cached(sql)?.execute(params)?)
+    }
+
+    fn free_uid(&self, range: UidRange) -> Result<Uid> {
+        let (first, last) = range.numbers().into_inner();
+        let highest: Option<u32> = self.transaction.query_row(
+            "SELECT max(uid) FROM uids WHERE uid BETWEEN ?1 AND ?2",
+            [first, last],
+            |row| row.get(0),
+        )?;
+        let next = match highest {
+            None => Some(first),
+            Some(highest) if highest < last => Some(highest + 1),
+            // The end is reached; there may be a gap below, left by a range that began elsewhere.
+            Some(_) => {
+                let gap = "SELECT min(free) FROM (SELECT ?1 AS free UNION ALL SELECT uid + 1 FROM uids WHERE uid BETWEEN ?1 AND ?2 - 1) WHERE free NOT IN (SELECT uid FROM uids)";
+                self.transaction
+                    .query_row(gap, [first, last], |row| row.get(0))?
+            }
+        };
+        let next = next.ok_or_else(|| RegistryError::Refused(format!("every uid of uid_range ({range}) has been given out, and none is given twice; widen uid_range in paas.toml")))?;
+        Uid::new(next).map_err(|error| RegistryError::Refused(error.to_string()))
+    }
+
+    fn backend_is_unique(
+        &self,
+        id: Option<BackendId>,
+        name: &BackendName,
+        address: &str,
+        key: &BackendKey,
+    ) -> Result<()> {
+        for other in self
+            .backends()?
+            .into_iter()
+            .filter(|other| Some(other.id) != id)
+        {
+            if other.name == *name {
+                return Err(RegistryError::Exists {
+                    what: "backend",
+                    name: name.to_string(),
+                    owner: String::new(),
+                });
+            }
+            if other.address.to_string() == address {
+                return Err(RegistryError::Refused(format!(
+                    "the address {address} is already that of the backend {}",
+                    other.name
+                )));
+            }
+            if other.key == *key {
+                return Err(RegistryError::Refused(format!(
+                    "the key {key} already stands for the backend {}; give another one with --key",
+                    other.name
+                )));
+            }
+        }
+        Ok(())
+    }
+
+    /// An error that says whose the domain is, if it is anybody's.
+    fn domain_is_free(&self, domain: &Domain) -> Result<()> {
+        let Some(owner) = self.site_of(domain)? else {
+            return Ok(());
+        };
+        let how = if owner.domain == *domain {
+            "it is the primary domain of a site"
+        } else {
+            "it leads to a site"
+        };
+        let owner = if owner.domain == *domain {
+            format!(": {how} of {}", owner.user)
+        } else {
+            format!(": {how} of {}, {}", owner.user, owner.domain)
+        };
+        Err(RegistryError::Exists {
+            what: "domain",
+            name: domain.to_string(),
+            owner,
+        })
+    }
+
+    fn further_domain(&self, domain: &Domain) -> Result<Site> {
+        let site = self
+            .site_of(domain)?
+            .ok_or_else(|| missing("domain", domain))?;
+        if site.domain == *domain {
+            return Err(RegistryError::Refused(format!(
+                "{domain} is the primary domain of its site: it stays while the site is there (`paasctl remove-site {domain}` removes both)"
+            )));
+        }
+        Ok(site)
+    }
+
+    fn site_must_exist(&self, id: SiteId) -> Result<()> {
+        self.site(id)?.map(drop).ok_or_else(|| missing("site", id))
+    }
+
+    fn user_must_exist(&self, name: &UserName) -> Result<()> {
+        self.user(name)?
+            .map(drop)
+            .ok_or_else(|| missing("user", name))
+    }
+}
+
+fn missing(what: &'static str, name: impl std::fmt::Display) -> RegistryError {
+    RegistryError::Missing {
+        what,
+        name: name.to_string(),
+    }
+}
+
+impl Edit for Session<'_> {
+    fn add_user(&mut self, name: &UserName, uid: Option<Uid>, range: UidRange) -> Result<User> {
+        if self.user(name)?.is_some() {
+            return Err(RegistryError::Exists {
+                what: "user",
+                name: name.to_string(),
+                owner: String::new(),
+            });
+        }
+        let uid = match uid {
+            None => self.free_uid(range)?,
+            Some(uid) if !range.contains(uid) => {
+                return Err(RegistryError::Refused(format!(
+                    "the uid {uid} is not in uid_range ({range})"
+                )));
+            }
+            Some(uid) => uid,
+        };
+        let given: Option<i64> = self
+            .transaction
+            .query_row("SELECT 1 FROM uids WHERE uid = ?1", [uid.get()], |row| {
+                row.get(0)
+            })
+            .optional()?;
+        if given.is_some() {
+            return Err(RegistryError::Refused(format!(
+                "the uid {uid} has been given out before, and none is given twice; leave --uid away to get a free one"
+            )));
+        }
+        self.execute("INSERT INTO uids (uid) VALUES (?1)", [uid.get()])?;
+        self.execute(
+            "INSERT INTO users (name, uid) VALUES (?1, ?2)",
+            params![name.as_str(), uid.get()],
+        )?;
+        Ok(User {
+            name: name.clone(),
+            uid,
+        })
+    }
+
+    fn remove_user(&mut self, name: &UserName) -> Result<()> {
+        self.user_must_exist(name)?;
+        let mut statement = self
+            .transaction
+            .prepare_cached("SELECT domain FROM sites WHERE user = ?1 ORDER BY domain LIMIT 6")?;
+        let mut owned = statement
+            .query_map([name.as_str()], |row| row.get::<_, String>(0))?
+            .collect::<Result<Vec<_>, _>>()?;
+        drop(statement);
+        if owned.len() > 5 {
+            owned[5] = "...".to_owned();
+        }
+        if !owned.is_empty() {
+            let owned = owned.join(", ");
+            return Err(RegistryError::Refused(format!(
+                "the user {name} still owns sites: {owned}; remove them first, or say --with-sites"
+            )));
+        }
+        self.execute("DELETE FROM users WHERE name = ?1", [name.as_str()])?;
+        Ok(())
+    }
+
+    fn add_backend(&mut self, new: &NewBackend) -> Result<Backend> {
+        let address = new.address.to_string();
+        self.backend_is_unique(None, &new.name, &address, &new.key)?;
+        let sql =
+            "INSERT INTO backends (name, address, key, weight, state) VALUES (?1, ?2, ?3, ?4, ?5)";
+        self.execute(
+            sql,
+            params![
+                new.name.as_str(),
+                address,
+                new.key.as_str(),
+                new.weight.get(),
+                state_name(new.state)
+            ],
+        )?;
+        let NewBackend {
+            name,
+            address,
+            key,
+            weight,
+            state,
+        } = new.clone();
+        Ok(Backend {
+            id: rows::backend_id(self.transaction.last_insert_rowid())?,
+            name,
+            address,
+            key,
+            weight,
+            state,
+        })
+    }
+
+    fn set_backend(&mut self, backend: &Backend) -> Result<()> {
+        let address = backend.address.to_string();
+        self.backend_is_unique(Some(backend.id), &backend.name, &address, &backend.key)?;
+        let sql = "UPDATE backends SET name = ?2, address = ?3, key = ?4, weight = ?5, state = ?6 WHERE id = ?1";
+        let values = params![
+            backend.id.0.get(),
+            backend.name.as_str(),
+            address,
+            backend.key.as_str(),
+            backend.weight.get(),
+            state_name(backend.state)
+        ];
+        match self.execute(sql, values)? {
+            0 => Err(missing("backend", &backend.name)),
+            _ => Ok(()),
+        }
+    }
+
+    fn remove_backend(&mut self, name: &BackendName) -> Result<()> {
+        let backend = self
+            .backend(name)?
+            .ok_or_else(|| missing("backend", name))?;
+        let count = "SELECT count(*), min(domain) FROM sites WHERE pin = ?1";
+        let (pinned, example): (u64, Option<String>) =
+            self.transaction
+                .query_row(count, [backend.id.0.get()], |row| {
+                    Ok((row.get(0)?, row.get(1)?))
+                })?;
+        if let Some(example) = example {
+            return Err(RegistryError::Refused(format!(
+                "sites pinned to the backend {name}: {pinned} ({example} is one); `paasctl set-site {example} --no-pin` releases it"
+            )));
+        }
+        self.execute("DELETE FROM backends WHERE id = ?1", [backend.id.0.get()])?;
+        Ok(())
+    }
+
+    fn add_site(&mut self, new: &NewSite) -> Result<Site> {
+        self.user_must_exist(&new.user)?;
+        self.domain_is_free(&new.domain)?;
+        let sql = "INSERT INTO sites (user, domain, directory, entry, venv, idle, enabled, pin) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)";
+        let NewSite {
+            user,
+            domain,
+            directory,
+            entry,
+            venv,
+            idle,
+            enabled,
+            pin,
+        } = new.clone();
+        self.execute(
+            sql,
+            params![
+                user.as_str(),
+                domain.as_str(),
+                directory.as_str(),
+                entry.to_string(),
+                venv.as_ref().map(AbsolutePath::as_str),
+                idle.map(|span| span.to_string()),
+                enabled,
+                pin.map(|id| id.0.get())
+            ],
+        )?;
+        let id = rows::site_id(self.transaction.last_insert_rowid())?;
+        self.execute(
+            "INSERT INTO domains (domain, site) VALUES (?1, ?2)",
+            params![domain.as_str(), rows::number(id)],
+        )?;
+        Ok(Site {
+            id,
+            user,
+            domain,
+            directory,
+            entry,
+            venv,
+            idle,
+            enabled,
+            pin,
+        })
+    }
+
+    fn set_site(&mut self, site: &Site) -> Result<()> {
+        self.user_must_exist(&site.user)?;
+        let sql = "UPDATE sites SET user = ?2, directory = ?3, entry = ?4, venv = ?5, idle = ?6, enabled = ?7, pin = ?8 WHERE id = ?1 AND domain = ?9";
+        let values = params![
+            rows::number(site.id),
+            site.user.as_str(),
+            site.directory.as_str(),
+            site.entry.to_string(),
+            site.venv.as_ref().map(AbsolutePath::as_str),
+            site.idle.map(|span| span.to_string()),
+            site.enabled,
+            site.pin.map(|id| id.0.get()),
+            site.domain.as_str()
+        ];
+        match self.execute(sql, values)? {
+            0 => Err(missing("site", &site.domain)),
+            _ => Ok(()),
+        }
+    }
+
+    fn remove_site(&mut self, id: SiteId) -> Result<()> {
+        match self.execute("DELETE FROM sites WHERE id = ?1", [rows::number(id)])? {
+            0 => Err(missing("site", id)),
+            _ => Ok(()),
+        }
+    }
+
+    fn add_domain(&mut self, domain: &Domain, site: SiteId) -> Result<()> {
+        self.site_must_exist(site)?;
+        self.domain_is_free(domain)?;
+        self.execute(
+            "INSERT INTO domains (domain, site) VALUES (?1, ?2)",
+            params![domain.as_str(), rows::number(site)],
+        )?;
+        Ok(())
+    }
+
+    fn set_domain(&mut self, domain: &Domain, site: SiteId) -> Result<()> {
+        self.site_must_exist(site)?;
+        self.further_domain(domain)?;
+        self.execute(
+            "UPDATE domains SET site = ?2 WHERE domain = ?1",
+            params![domain.as_str(), rows::number(site)],
+        )?;
+        Ok(())
+    }
+
+    fn remove_domain(&mut self, domain: &Domain) -> Result<()> {
+        self.further_domain(domain)?;
+        self.execute("DELETE FROM domains WHERE domain = ?1", [domain.as_str()])?;
+        Ok(())
+    }
+
+    fn set_placement(&mut self, placement: &Placement) -> Result<()> {
+        let (from, threshold) = placement
+            .change
+            .map(|change| (method_name(change.from), change.threshold.to_string()))
+            .unzip();
+        self.execute(
+            "UPDATE placement SET method = ?1, previous = ?2, threshold = ?3",
+            params![method_name(placement.method), from, threshold],
+        )?;
+        Ok(())
+    }
+
+    fn commit(self: Box<Self>) -> Result<u64> {
+        let revision = self.revision()?;
+        self.execute(
+            "DELETE FROM changes WHERE revision <= ?1",
+            [i64::try_from(revision.saturating_sub(self.kept)).unwrap_or(0)],
+        )?;
+        self.transaction.commit()?;
+        Ok(revision)
+    }
+}

@@ -1,0 +1,190 @@
+//! Opening LMDB: the only place with `unsafe`, and the one that keeps a process to one environment per directory.
+
+use std::collections::BTreeMap;
+use std::fs::Metadata;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::time::Duration;
+
+use heed::types::Bytes;
+use heed::{Database, Env, EnvFlags, EnvOpenOptions, RoTxn, RwTxn, WithoutTls};
+
+use crate::codec::DecodeError;
+use crate::error::TableError;
+
+/// The size of every map, never changed: address space, not memory; the file grows as needed.
+const MAP_SIZE: usize = 64 << 30;
+/// More than the three of this format, so that a reader can open what a later one writes and say its version.
+const MAX_DATABASES: u32 = 16;
+
+/// A database whose keys and values are bytes.
+pub(crate) type Raw = Database<Bytes, Bytes>;
+
+/// Which file this is, whatever its name: device and inode.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Identity(u64, u64);
+
+impl From<Metadata> for Identity {
+    fn from(metadata: Metadata) -> Self {
+        Self(metadata.dev(), metadata.ino())
+    }
+}
+
+/// What an environment is opened for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Access {
+    Read,
+    /// The lock file gets this many readers' places if nobody has it open.
+    Write {
+        max_readers: u32,
+    },
+}
+
+/// An open environment with its databases.
+pub(crate) struct Environment {
+    env: Env<WithoutTls>,
+    pub(crate) meta: Raw,
+    pub(crate) hosts: Raw,
+    pub(crate) backends: Raw,
+    pub(crate) path: Arc<Path>,
+    pub(crate) identity: Identity,
+    writable: bool,
+    pid: u32,
+}
+
+/// LMDB forbids opening an environment twice in a process: readers and the writer of one process share it.
+static OPEN: Mutex<BTreeMap<PathBuf, Weak<Environment>>> = Mutex::new(BTreeMap::new());
+
+/// Opens the environment in `path`, or gives the one this process has open.
+///
+/// # Errors
+/// [`TableError::InUse`] if it is to be written but open for reading only; and as LMDB fails.
+pub(crate) fn open(path: &Path, access: Access) -> Result<Arc<Environment>, TableError> {
+    let path = path
+        .canonicalize()
+        .map_err(|error| TableError::io("find the table", path, error))?;
+    let mut open = OPEN.lock().unwrap_or_else(PoisonError::into_inner);
+    open.retain(|_, environment| environment.strong_count() > 0);
+    let environment = match open.get(&path).and_then(Weak::upgrade) {
+        Some(environment) if environment.serves(access) => return Ok(environment),
+        Some(environment) => {
+            return Err(TableError::InUse {
+                path: Arc::clone(&environment.path),
+            });
+        }
+        None => Arc::new(Environment::open(&path, access)?),
+    };
+    open.insert(path, Arc::downgrade(&environment));
+    Ok(environment)
+}
+
+impl Environment {
+    fn open(path: &Path, access: Access) -> Result<Self, TableError> {
+        let shared: Arc<Path> = Arc::from(path);
+        let failed = |error| TableError::heed("open", &shared, error);
+        // Another thread may be about to close it: it has given up the last reference, but LMDB is not done.
+        if let Some(closing) = heed::env_closing_event(path) {
+            closing.wait_timeout(Duration::from_secs(1));
+        }
+        let mut options = EnvOpenOptions::new().read_txn_without_tls();
+        options.map_size(MAP_SIZE).max_dbs(MAX_DATABASES);
+        match access {
+            Access::Read => {
+                // SAFETY: READ_ONLY takes abilities away; unsafe are the flags that weaken locking or syncing.
+                unsafe { options.flags(EnvFlags::READ_ONLY) };
+            }
+            Access::Write { max_readers } => {
+                options.max_readers(max_readers);
+            }
+        }
+        // SAFETY: The map's file is changed by LMDB only: directories are 0750 and the daemon's, a table is replaced
+        // by another directory and never truncated, locking is on, and the file lies on a local file system.
+        let env = unsafe { options.open(path) }.map_err(failed)?;
+
+        let [meta, hosts, backends] = match access {
+            Access::Read => existing_databases(&env, &shared)?,
+            Access::Write { .. } => databases(&env).map_err(failed)?,
+        };
+        let data = env.try_clone_inner_file().map_err(failed)?;
+        let identity = data
+            .metadata()
+            .map_err(|error| TableError::io("look at the table", path, error))?
+            .into();
+        let writable = access != Access::Read;
+        Ok(Self {
+            env,
+            meta,
+            hosts,
+            backends,
+            path: shared,
+            identity,
+            writable,
+            pid: std::process::id(),
+        })
+    }
+
+    fn serves(&self, access: Access) -> bool {
+        self.is_ours() && (self.writable || access == Access::Read)
+    }
+
+    /// Whether it was opened by this process, not by the one it was forked from.
+    pub(crate) fn is_ours(&self) -> bool {
+        self.pid == std::process::id()
+    }
+
+    /// Begins a look at the table as it is now.
+    pub(crate) fn read(&self) -> Result<RoTxn<'static, WithoutTls>, TableError> {
+        self.env
+            .clone()
+            .static_read_txn()
+            .map_err(|error| TableError::heed("read", &self.path, error))
+    }
+
+    /// Begins a change of the table; waits for another one to end.
+    pub(crate) fn write(&self) -> Result<RwTxn<'_>, TableError> {
+        self.env
+            .write_txn()
+            .map_err(|error| TableError::heed("write", &self.path, error))
+    }
+
+    /// Frees the places of readers that died; says how many.
+    pub(crate) fn clear_stale_readers(&self) -> Result<usize, TableError> {
+        self.env
+            .clear_stale_readers()
+            .map_err(|error| TableError::heed("clear the readers of", &self.path, error))
+    }
+}
+
+const META: &str = "meta";
+const HOSTS: &str = "hosts";
+const BACKENDS: &str = "backends";
+
+fn databases(env: &Env<WithoutTls>) -> heed::Result<[Raw; 3]> {
+    let mut txn = env.write_txn()?;
+    let databases = [
+        env.create_database(&mut txn, Some(META))?,
+        env.create_database(&mut txn, Some(HOSTS))?,
+        env.create_database(&mut txn, Some(BACKENDS))?,
+    ];
+    txn.commit()?;
+    Ok(databases)
+}
+
+fn existing_databases(env: &Env<WithoutTls>, path: &Arc<Path>) -> Result<[Raw; 3], TableError> {
+    let failed = |error| TableError::heed("open", path, error);
+    let txn = env.read_txn().map_err(failed)?;
+    let database = |name| {
+        let record = || format!("the database {name}");
+        let database = env.open_database(&txn, Some(name)).map_err(failed)?;
+        database.ok_or_else(|| TableError::Corrupt {
+            path: Arc::clone(path),
+            record: record(),
+            source: DecodeError::Missing,
+        })
+    };
+    let databases = [database(META)?, database(HOSTS)?, database(BACKENDS)?];
+    // Not an abort: that would close the databases again.
+    txn.commit().map_err(failed)?;
+    Ok(databases)
+}

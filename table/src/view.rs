@@ -1,0 +1,139 @@
+//! [`View`]: the table as it was when a look at it began.
+
+use std::sync::Arc;
+
+use heed::{RoTxn, WithoutTls};
+use routing::Domain;
+
+use crate::codec::{self, DecodeError, HeaderError};
+use crate::env::Environment;
+use crate::error::TableError;
+use crate::record::{BackendRecord, Header, SiteRecord};
+
+pub(crate) const HEADER: &[u8] = b"header";
+
+/// The table at one moment: nothing in it changes while it is looked at, and nothing read from it is borrowed.
+pub struct View {
+    // Ends before its environment can.
+    txn: RoTxn<'static, WithoutTls>,
+    environment: Arc<Environment>,
+    header: Header,
+}
+
+impl View {
+    pub(crate) fn new(
+        txn: RoTxn<'static, WithoutTls>,
+        environment: Arc<Environment>,
+        header: Header,
+    ) -> Self {
+        Self {
+            txn,
+            environment,
+            header,
+        }
+    }
+
+    /// What holds for the table as a whole.
+    #[must_use]
+    pub fn header(&self) -> &Header {
+        &self.header
+    }
+
+    /// The site a host name leads to. Allocates nothing.
+    ///
+    /// # Errors
+    /// [`TableError::Corrupt`] for a record that cannot be one, and as LMDB fails.
+    pub fn site(&self, host: &Domain) -> Result<Option<SiteRecord>, TableError> {
+        let found = self
+            .environment
+            .hosts
+            .get(&self.txn, host.as_bytes())
+            .map_err(|error| self.failed(error))?;
+        found
+            .map(codec::decode_site)
+            .transpose()
+            .map_err(|error| self.corrupt(format!("the record of host {host}"), error))
+    }
+
+    /// All backends in their configured order, which is that of their numbers.
+    ///
+    /// # Errors
+    /// As [`View::site`].
+    pub fn backends(&self) -> Result<Vec<BackendRecord>, TableError> {
+        let mut backends = Vec::new();
+        for entry in self
+            .environment
+            .backends
+            .iter(&self.txn)
+            .map_err(|error| self.failed(error))?
+        {
+            let (key, bytes) = entry.map_err(|error| self.failed(error))?;
+            let backend =
+                codec::decode_backend_key(key).and_then(|id| codec::decode_backend(id, bytes));
+            backends.push(backend.map_err(|error| {
+                self.corrupt(format!("the backend with the key {key:02x?}"), error)
+            })?);
+        }
+        Ok(backends)
+    }
+
+    /// All host names and the sites they lead to, by name: for checks and listings, not for requests.
+    ///
+    /// # Errors
+    /// As [`View::site`], here and for every record.
+    pub fn hosts(
+        &self,
+    ) -> Result<impl Iterator<Item = Result<(Domain, SiteRecord), TableError>>, TableError> {
+        let hosts = self
+            .environment
+            .hosts
+            .iter(&self.txn)
+            .map_err(|error| self.failed(error))?;
+        Ok(hosts.map(|entry| {
+            let (key, bytes) = entry.map_err(|error| self.failed(error))?;
+            let record = || format!("the record of host {}", key.escape_ascii());
+            let host = Domain::from_normalised(key)
+                .ok_or_else(|| self.corrupt(record(), DecodeError::Field("name")))?;
+            let site = codec::decode_site(bytes).map_err(|error| self.corrupt(record(), error))?;
+            Ok((host, site))
+        }))
+    }
+
+    fn failed(&self, error: heed::Error) -> TableError {
+        TableError::heed("read", &self.environment.path, error)
+    }
+
+    fn corrupt(&self, record: String, source: DecodeError) -> TableError {
+        TableError::Corrupt {
+            path: Arc::clone(&self.environment.path),
+            record,
+            source,
+        }
+    }
+}
+
+/// Reads the header of an environment.
+pub(crate) fn read_header(
+    environment: &Environment,
+    txn: &RoTxn<'_>,
+) -> Result<Header, TableError> {
+    let path = || Arc::clone(&environment.path);
+    let corrupt = |source| TableError::Corrupt {
+        path: path(),
+        record: "the header".to_owned(),
+        source,
+    };
+    let bytes = environment
+        .meta
+        .get(txn, HEADER)
+        .map_err(|error| TableError::heed("read", &environment.path, error))?;
+    codec::decode_header(bytes.ok_or_else(|| corrupt(DecodeError::Missing))?).map_err(|error| {
+        match error {
+            HeaderError::Version(found) => TableError::Version {
+                path: path(),
+                found,
+            },
+            HeaderError::Decode(error) => corrupt(error),
+        }
+    })
+}
