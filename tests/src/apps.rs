@@ -70,7 +70,9 @@ impl Recorder {
     #[must_use]
     pub fn new(root: &Root, name: &str) -> Recorder {
         root.write(format!("sites/{name}/app.py"), RECORDER);
-        let site = Recorder { directory: root.join(format!("sites/{name}")) };
+        let site = Recorder {
+            directory: root.join(format!("sites/{name}")),
+        };
         fs::create_dir_all(site.notes()).expect("the notes' directory can be made");
         fs::set_permissions(site.notes(), fs::Permissions::from_mode(0o777)).expect("it is ours");
         site
@@ -107,18 +109,28 @@ impl Recorder {
     }
 
     fn lines(&self, note: &str) -> Vec<String> {
-        fs::read_to_string(self.notes().join(note)).unwrap_or_default().lines().map(str::to_owned).collect()
+        fs::read_to_string(self.notes().join(note))
+            .unwrap_or_default()
+            .lines()
+            .map(str::to_owned)
+            .collect()
     }
 
     /// How often it was started: the number of different masters.
     #[must_use]
     pub fn starts(&self) -> usize {
-        self.lines("starts").into_iter().collect::<BTreeSet<_>>().len()
+        self.lines("starts")
+            .into_iter()
+            .collect::<BTreeSet<_>>()
+            .len()
     }
 
     /// Waits until it was started `count` times in all (it may not accept yet).
     pub fn wait_for_starts(&self, count: usize) {
-        wait::until_true(&format!("start {count} of {}", self.directory.display()), || self.starts() >= count);
+        wait::until_true(
+            &format!("start {count} of {}", self.directory.display()),
+            || self.starts() >= count,
+        );
     }
 
     /// The requests it ran: `METHOD path length sum`.
@@ -131,12 +143,17 @@ impl Recorder {
     #[must_use]
     pub fn ran(&self, method: &str, path: &str) -> usize {
         let start = format!("{method} {path} ");
-        self.requests().iter().filter(|request| request.starts_with(&start)).count()
+        self.requests()
+            .iter()
+            .filter(|request| request.starts_with(&start))
+            .count()
     }
 
     /// Waits until it is inside (or done with) `count` requests of this method and path.
     pub fn wait_for(&self, method: &str, path: &str, count: usize) {
-        wait::until_true(&format!("{count} x {method} {path}"), || self.ran(method, path) >= count);
+        wait::until_true(&format!("{count} x {method} {path}"), || {
+            self.ran(method, path) >= count
+        });
     }
 }
 
@@ -165,7 +182,8 @@ pub fn copy(from: &Path, to: &Path) {
         if kind.is_dir() {
             copy(&entry.path(), &target);
         } else {
-            fs::copy(entry.path(), &target).unwrap_or_else(|error| panic!("{}: {error}", target.display()));
+            fs::copy(entry.path(), &target)
+                .unwrap_or_else(|error| panic!("{}: {error}", target.display()));
         }
     }
 }

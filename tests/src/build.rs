@@ -13,8 +13,14 @@ pub fn workspace() -> PathBuf {
 /// `target/debug` or `target/release`, whichever this test was built into.
 fn profile_directory() -> PathBuf {
     let executable = env::current_exe().expect("the test knows its own executable");
-    let deps = executable.parent().expect("an executable lies in a directory");
-    if deps.ends_with("deps") { deps.parent().unwrap_or(deps).to_path_buf() } else { deps.to_path_buf() }
+    let deps = executable
+        .parent()
+        .expect("an executable lies in a directory");
+    if deps.ends_with("deps") {
+        deps.parent().unwrap_or(deps).to_path_buf()
+    } else {
+        deps.to_path_buf()
+    }
 }
 
 /// A program of the workspace built with the same profile as the test.
@@ -24,7 +30,12 @@ fn profile_directory() -> PathBuf {
 #[must_use]
 pub fn program(name: &str) -> PathBuf {
     let path = profile_directory().join(name);
-    assert!(path.is_file(), "{} is missing: run `cargo build` in {}", path.display(), workspace().display());
+    assert!(
+        path.is_file(),
+        "{} is missing: run `cargo build` in {}",
+        path.display(),
+        workspace().display()
+    );
     path
 }
 
@@ -36,7 +47,8 @@ pub fn program(name: &str) -> PathBuf {
 pub fn module() -> PathBuf {
     let path = env::var_os("PAAS_MODULE").map_or_else(
         || {
-            let target = env::var_os("CARGO_TARGET_DIR").map_or_else(|| workspace().join("target"), PathBuf::from);
+            let target = env::var_os("CARGO_TARGET_DIR")
+                .map_or_else(|| workspace().join("target"), PathBuf::from);
             target.join("module/ngx_http_paas_module.so")
         },
         PathBuf::from,
@@ -46,7 +58,8 @@ pub fn module() -> PathBuf {
         "the nginx module is missing at {}: run scripts/build-module (or set PAAS_MODULE)",
         path.display()
     );
-    path.canonicalize().expect("the module's path can be resolved")
+    path.canonicalize()
+        .expect("the module's path can be resolved")
 }
 
 /// The distribution's nginx.

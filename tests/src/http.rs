@@ -61,7 +61,8 @@ impl Request {
     /// Adds a header.
     #[must_use]
     pub fn header(mut self, name: &str, value: impl AsRef<[u8]>) -> Request {
-        self.headers.push((name.to_owned(), value.as_ref().to_vec()));
+        self.headers
+            .push((name.to_owned(), value.as_ref().to_vec()));
         self
     }
 
@@ -92,7 +93,9 @@ impl Request {
         match &self.body {
             Body::None => bytes.extend_from_slice(b"\r\n"),
             Body::Sized(body) => {
-                bytes.extend_from_slice(format!("Content-Length: {}\r\n\r\n", body.len()).as_bytes());
+                bytes.extend_from_slice(
+                    format!("Content-Length: {}\r\n\r\n", body.len()).as_bytes(),
+                );
                 bytes.extend_from_slice(body);
             }
             Body::Chunked(chunks) => {
@@ -146,7 +149,9 @@ impl Connection {
         stream.set_read_timeout(Some(PATIENCE))?;
         stream.set_write_timeout(Some(PATIENCE))?;
         stream.set_nodelay(true)?;
-        Ok(Connection { stream: BufReader::new(stream) })
+        Ok(Connection {
+            stream: BufReader::new(stream),
+        })
     }
 
     /// Sends a request and reads its answer.
@@ -173,7 +178,14 @@ impl Connection {
     /// As [`Connection::send`].
     pub fn send_bytes(&mut self, bytes: &[u8]) -> io::Result<()> {
         match self.stream.get_mut().write_all(bytes) {
-            Err(error) if matches!(error.kind(), io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset) => Ok(()),
+            Err(error)
+                if matches!(
+                    error.kind(),
+                    io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset
+                ) =>
+            {
+                Ok(())
+            }
             other => other,
         }
     }
@@ -215,7 +227,11 @@ impl Response {
             .and_then(|rest| rest.get(2..5)?.parse().ok())
             .ok_or_else(|| invalid(format!("not a status line: {line:?}")))?;
         let headers = read_headers(stream)?;
-        let mut response = Response { status, headers, body: Vec::new() };
+        let mut response = Response {
+            status,
+            headers,
+            body: Vec::new(),
+        };
         if !head && !matches!(status, 100..=199 | 204 | 304) {
             response.body = response.read_body(stream)?;
         }
@@ -224,13 +240,20 @@ impl Response {
 
     fn read_body(&self, stream: &mut impl BufRead) -> io::Result<Vec<u8>> {
         let mut body = Vec::new();
-        if self.header("transfer-encoding").is_some_and(|coding| coding.eq_ignore_ascii_case("chunked")) {
+        if self
+            .header("transfer-encoding")
+            .is_some_and(|coding| coding.eq_ignore_ascii_case("chunked"))
+        {
             body = read_chunks(stream)?;
         } else if let Some(length) = self.header("content-length") {
-            let length: u64 = length.parse().map_err(|_| invalid(format!("Content-Length: {length:?}")))?;
+            let length: u64 = length
+                .parse()
+                .map_err(|_| invalid(format!("Content-Length: {length:?}")))?;
             let read = stream.take(length).read_to_end(&mut body)?;
             if read as u64 != length {
-                return Err(invalid(format!("the body ends after {read} of {length} bytes")));
+                return Err(invalid(format!(
+                    "the body ends after {read} of {length} bytes"
+                )));
             }
         } else {
             stream.read_to_end(&mut body)?;
@@ -241,7 +264,10 @@ impl Response {
     /// The first header of this name.
     #[must_use]
     pub fn header(&self, name: &str) -> Option<&str> {
-        self.headers.iter().find(|(found, _)| found.eq_ignore_ascii_case(name)).map(|(_, value)| value.as_str())
+        self.headers
+            .iter()
+            .find(|(found, _)| found.eq_ignore_ascii_case(name))
+            .map(|(_, value)| value.as_str())
     }
 
     /// All headers of this name.
@@ -273,8 +299,18 @@ impl Response {
 
 impl fmt::Debug for Response {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let shown = String::from_utf8_lossy(self.body.get(..self.body.len().min(2_000)).unwrap_or_default());
-        write!(formatter, "{} {:#?}, {} bytes: {shown}", self.status, self.headers, self.body.len())
+        let shown = String::from_utf8_lossy(
+            self.body
+                .get(..self.body.len().min(2_000))
+                .unwrap_or_default(),
+        );
+        write!(
+            formatter,
+            "{} {:#?}, {} bytes: {shown}",
+            self.status,
+            self.headers,
+            self.body.len()
+        )
     }
 }
 
@@ -286,7 +322,9 @@ pub(crate) fn read_headers(stream: &mut impl BufRead) -> io::Result<Vec<(String,
         if line.is_empty() {
             return Ok(headers);
         }
-        let (name, value) = line.split_once(':').ok_or_else(|| invalid(format!("not a header: {line:?}")))?;
+        let (name, value) = line
+            .split_once(':')
+            .ok_or_else(|| invalid(format!("not a header: {line:?}")))?;
         headers.push((name.to_owned(), value.trim().to_owned()));
     }
 }
@@ -315,7 +353,10 @@ pub(crate) fn line(stream: &mut impl BufRead) -> io::Result<String> {
     if bytes.pop() != Some(b'\n') {
         return Err(io::Error::new(
             io::ErrorKind::UnexpectedEof,
-            format!("the connection ended after {:?}", String::from_utf8_lossy(&bytes)),
+            format!(
+                "the connection ended after {:?}",
+                String::from_utf8_lossy(&bytes)
+            ),
         ));
     }
     if bytes.last() == Some(&b'\r') {

@@ -19,7 +19,11 @@ pub struct Nginx {
 /// What surrounds the `http` block a test writes.
 fn whole(prefix: &Path, main: &str, http: &str) -> String {
     let prefix = prefix.display();
-    let worker_processes = if main.contains("worker_processes") { "" } else { "worker_processes 1;" };
+    let worker_processes = if main.contains("worker_processes") {
+        ""
+    } else {
+        "worker_processes 1;"
+    };
     format!(
         "load_module {module};
 daemon off;
@@ -76,11 +80,23 @@ impl Nginx {
     pub fn run(prefix: &Path, configuration: &str, port: u16) -> Nginx {
         let mut command = Command::new(build::nginx());
         command.arg("-p").arg(prefix).arg("-c").arg(configuration);
-        let process = Process::start("nginx", &mut command, &prefix.join("output.log"), Signal::TERM);
-        let mut nginx = Nginx { process, prefix: prefix.to_path_buf() };
+        let process = Process::start(
+            "nginx",
+            &mut command,
+            &prefix.join("output.log"),
+            Signal::TERM,
+        );
+        let mut nginx = Nginx {
+            process,
+            prefix: prefix.to_path_buf(),
+        };
         wait::until("nginx to listen", || {
             if let Some(status) = nginx.process.ended() {
-                panic!("nginx ended ({status}): {}{}", nginx.process.output(), nginx.errors());
+                panic!(
+                    "nginx ended ({status}): {}{}",
+                    nginx.process.output(),
+                    nginx.errors()
+                );
             }
             std::net::TcpStream::connect(("127.0.0.1", port)).ok()
         });
@@ -96,7 +112,13 @@ impl Nginx {
         let file = root.write("test/nginx.conf", text);
         let (status, _, words) = process::run(
             build::nginx(),
-            &["-t", "-p", &prefix.to_string_lossy(), "-c", &file.to_string_lossy()],
+            &[
+                "-t",
+                "-p",
+                &prefix.to_string_lossy(),
+                "-c",
+                &file.to_string_lossy(),
+            ],
         );
         (status.success(), words)
     }
@@ -115,7 +137,11 @@ impl Nginx {
 
     /// Replaces the `http` block and reloads; waits until none of the workers seen before takes new connections.
     pub fn reload(&self, http: &str) {
-        fs::write(self.prefix.join("nginx.conf"), whole(&self.prefix, "", http)).expect("nginx.conf can be written");
+        fs::write(
+            self.prefix.join("nginx.conf"),
+            whole(&self.prefix, "", http),
+        )
+        .expect("nginx.conf can be written");
         self.reload_as_is();
     }
 
@@ -150,11 +176,14 @@ impl Nginx {
 /// The workers of a master that are not shutting down.
 #[must_use]
 pub fn workers_of(master: u32) -> Vec<u32> {
-    let children = fs::read_to_string(format!("/proc/{master}/task/{master}/children")).unwrap_or_default();
+    let children =
+        fs::read_to_string(format!("/proc/{master}/task/{master}/children")).unwrap_or_default();
     children
         .split_whitespace()
         .filter_map(|pid| pid.parse().ok())
-        .filter(|pid| process::Seen::look(*pid).is_some_and(|seen| seen.command == "nginx: worker process"))
+        .filter(|pid| {
+            process::Seen::look(*pid).is_some_and(|seen| seen.command == "nginx: worker process")
+        })
         .collect()
 }
 
@@ -177,7 +206,10 @@ pub fn assert_no_crash(errors: &str) {
     let bad: Vec<&str> = errors
         .lines()
         .filter(|line| {
-            line.contains("exited on signal") || line.contains("panick") || line.contains("[alert]") || line.contains("[emerg]")
+            line.contains("exited on signal")
+                || line.contains("panick")
+                || line.contains("[alert]")
+                || line.contains("[emerg]")
         })
         .collect();
     assert!(bad.is_empty(), "the error log has:\n{}", bad.join("\n"));

@@ -41,7 +41,11 @@ impl Ports {
                 .expect("a port lock can be opened");
             if flock(&file, FlockOperation::NonBlockingLockExclusive).is_ok() {
                 let first = FIRST + block * BLOCK;
-                return Ports { next: first, end: first + BLOCK, _lock: file };
+                return Ports {
+                    next: first,
+                    end: first + BLOCK,
+                    _lock: file,
+                };
             }
         }
         panic!("no free block of ports: {BLOCKS} tests run at once?");
@@ -62,7 +66,10 @@ impl Ports {
     pub fn take_run(&mut self, count: u16) -> u16 {
         let mut first = self.next;
         while first + count <= self.end {
-            match (first..first + count).rev().find(|port| TcpListener::bind(("127.0.0.1", *port)).is_err()) {
+            match (first..first + count)
+                .rev()
+                .find(|port| TcpListener::bind(("127.0.0.1", *port)).is_err())
+            {
                 Some(taken) => first = taken + 1,
                 None => {
                     self.next = first + count;

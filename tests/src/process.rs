@@ -39,7 +39,12 @@ impl Process {
             .stderr(errors)
             .spawn()
             .unwrap_or_else(|error| panic!("{name} cannot be started ({command:?}): {error}"));
-        Process { name: name.to_owned(), child, output: output.to_path_buf(), stop }
+        Process {
+            name: name.to_owned(),
+            child,
+            output: output.to_path_buf(),
+            stop,
+        }
     }
 
     /// Its process id.
@@ -56,7 +61,9 @@ impl Process {
     /// What it printed so far.
     #[must_use]
     pub fn output(&self) -> String {
-        fs::read(&self.output).map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).unwrap_or_default()
+        fs::read(&self.output)
+            .map(|bytes| String::from_utf8_lossy(&bytes).into_owned())
+            .unwrap_or_default()
     }
 
     /// Whether it has ended, and how.
@@ -86,7 +93,11 @@ impl Process {
     pub fn kill(&mut self) {
         self.signal(Signal::KILL);
         let status = self.wait();
-        assert!(status.signal().is_some() || status.code().is_some(), "{} ended: {status}", self.name);
+        assert!(
+            status.signal().is_some() || status.code().is_some(),
+            "{} ended: {status}",
+            self.name
+        );
     }
 }
 
@@ -134,21 +145,39 @@ impl Seen {
     pub fn look(pid: u32) -> Option<Seen> {
         let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
         let field = |name: &str| {
-            status.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':')).map(str::trim).map(str::to_owned)
+            status
+                .lines()
+                .find_map(|line| line.strip_prefix(name)?.strip_prefix(':'))
+                .map(str::trim)
+                .map(str::to_owned)
         };
         if field("State")?.starts_with(['Z', 'X']) {
             return None;
         }
-        let second = |text: String| text.split_whitespace().nth(1).and_then(|id| id.parse().ok());
+        let second = |text: String| {
+            text.split_whitespace()
+                .nth(1)
+                .and_then(|id| id.parse().ok())
+        };
         let arguments = fs::read(format!("/proc/{pid}/cmdline")).ok()?;
-        let command = String::from_utf8_lossy(&arguments).replace('\0', " ").trim().to_owned();
+        let command = String::from_utf8_lossy(&arguments)
+            .replace('\0', " ")
+            .trim()
+            .to_owned();
         Some(Seen {
             pid,
             parent: field("PPid")?.parse().ok()?,
             uid: field("Uid").and_then(second)?,
             gid: field("Gid").and_then(second)?,
-            groups: field("Groups")?.split_whitespace().filter_map(|id| id.parse().ok()).collect(),
-            command: if command.is_empty() { format!("[{}]", field("Name")?) } else { command },
+            groups: field("Groups")?
+                .split_whitespace()
+                .filter_map(|id| id.parse().ok())
+                .collect(),
+            command: if command.is_empty() {
+                format!("[{}]", field("Name")?)
+            } else {
+                command
+            },
         })
     }
 }
@@ -157,7 +186,10 @@ impl Seen {
 /// directory or an open file under it. This test's own process is not among them.
 #[must_use]
 pub fn under(directory: &Path) -> Vec<Seen> {
-    all().filter(|pid| touches(*pid, directory)).filter_map(Seen::look).collect()
+    all()
+        .filter(|pid| touches(*pid, directory))
+        .filter_map(Seen::look)
+        .collect()
 }
 
 fn all() -> impl Iterator<Item = u32> {
@@ -170,19 +202,25 @@ fn all() -> impl Iterator<Item = u32> {
 
 fn touches(pid: u32, directory: &Path) -> bool {
     let proc = PathBuf::from(format!("/proc/{pid}"));
-    let inside = |link: PathBuf| fs::read_link(link).is_ok_and(|target| target.starts_with(directory));
-    let named = fs::read(proc.join("cmdline"))
-        .is_ok_and(|arguments| String::from_utf8_lossy(&arguments).contains(&*directory.to_string_lossy()));
+    let inside =
+        |link: PathBuf| fs::read_link(link).is_ok_and(|target| target.starts_with(directory));
+    let named = fs::read(proc.join("cmdline")).is_ok_and(|arguments| {
+        String::from_utf8_lossy(&arguments).contains(&*directory.to_string_lossy())
+    });
     named
         || inside(proc.join("cwd"))
-        || fs::read_dir(proc.join("fd")).is_ok_and(|files| files.flatten().any(|file| inside(file.path())))
+        || fs::read_dir(proc.join("fd"))
+            .is_ok_and(|files| files.flatten().any(|file| inside(file.path())))
 }
 
 /// Kills what is left under `directory`, but only descendants of this test (it adopts orphans, see
 /// [`adopt_orphans`]): a developer's `tail -f` goes on.
 pub fn kill_leftovers(directory: &Path) {
     let _ = wait::within(Duration::from_secs(5), || {
-        let left: Vec<Seen> = under(directory).into_iter().filter(|seen| is_descendant(seen.pid)).collect();
+        let left: Vec<Seen> = under(directory)
+            .into_iter()
+            .filter(|seen| is_descendant(seen.pid))
+            .collect();
         for process in &left {
             eprintln!("left behind, killed: {} {}", process.pid, process.command);
             send(process.pid, Signal::KILL);
@@ -225,4 +263,21 @@ pub fn run(program: impl AsRef<OsStr>, arguments: &[&str]) -> (ExitStatus, Strin
         .unwrap_or_else(|error| panic!("{} cannot be run: {error}", program.display()));
     let text = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).into_owned();
     (output.status, text(output.stdout), text(output.stderr))
+}
+
+/// How many connections wait to be accepted on a unix socket that was bound at `path` or at `path.SUFFIX` and renamed
+/// (the kernel remembers the name it was bound by): in `/proc/net/unix` they are there but belong to no inode yet.
+#[must_use]
+pub fn queue_length(path: &Path) -> usize {
+    let path = path.to_string_lossy();
+    let suffixed = format!("{path}.");
+    let sockets = fs::read_to_string("/proc/net/unix").unwrap_or_default();
+    sockets
+        .lines()
+        .filter(|line| {
+            let mut fields = line.split_ascii_whitespace().skip(6);
+            let (inode, name) = (fields.next(), fields.next().unwrap_or_default());
+            inode == Some("0") && (name == path || name.starts_with(&suffixed))
+        })
+        .count()
 }

@@ -38,11 +38,18 @@ impl Root {
     #[must_use]
     pub fn new() -> Root {
         process::adopt_orphans();
-        let directory =
-            tempfile::Builder::new().prefix("pt").tempdir_in("/tmp").expect("a directory can be made in /tmp");
-        fs::set_permissions(directory.path(), fs::Permissions::from_mode(0o755)).expect("it is ours");
+        let directory = tempfile::Builder::new()
+            .prefix("pt")
+            .tempdir_in("/tmp")
+            .expect("a directory can be made in /tmp");
+        fs::set_permissions(directory.path(), fs::Permissions::from_mode(0o755))
+            .expect("it is ours");
         let path = directory.path().to_path_buf();
-        Root { directory: Some(directory), path, ports: RefCell::new(Ports::lock()) }
+        Root {
+            directory: Some(directory),
+            path,
+            ports: RefCell::new(Ports::lock()),
+        }
     }
 
     /// The directory.
@@ -106,10 +113,14 @@ impl Root {
 
 /// Files that end in `.log` or are the daemon's output; not deeper than a platform's own tree.
 fn find_logs(directory: &Path, depth: usize, found: &mut Vec<PathBuf>) {
-    let Ok(entries) = fs::read_dir(directory) else { return };
+    let Ok(entries) = fs::read_dir(directory) else {
+        return;
+    };
     for entry in entries.flatten() {
         let path = entry.path();
-        let Ok(kind) = entry.file_type() else { continue };
+        let Ok(kind) = entry.file_type() else {
+            continue;
+        };
         if kind.is_dir() && depth < 7 {
             find_logs(&path, depth + 1, found);
         } else if kind.is_file() && path.extension().is_some_and(|end| end == "log") {

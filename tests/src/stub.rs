@@ -29,7 +29,10 @@ impl Received {
     /// The first header of this name.
     #[must_use]
     pub fn header(&self, name: &str) -> Option<&str> {
-        self.headers.iter().find(|(found, _)| found.eq_ignore_ascii_case(name)).map(|(_, value)| value.as_str())
+        self.headers
+            .iter()
+            .find(|(found, _)| found.eq_ignore_ascii_case(name))
+            .map(|(_, value)| value.as_str())
     }
 }
 
@@ -126,7 +129,8 @@ impl Stub {
     /// When the port cannot be bound.
     #[must_use]
     pub fn tcp(port: u16, behaviour: impl Fn(&Received) -> Answer + Send + Sync + 'static) -> Stub {
-        let listener = TcpListener::bind(("127.0.0.1", port)).unwrap_or_else(|error| panic!("port {port}: {error}"));
+        let listener = TcpListener::bind(("127.0.0.1", port))
+            .unwrap_or_else(|error| panic!("port {port}: {error}"));
         Stub::serve(Listener::Tcp(listener), Arc::new(behaviour))
     }
 
@@ -135,10 +139,15 @@ impl Stub {
     /// # Panics
     /// When the socket cannot be bound.
     #[must_use]
-    pub fn unix(path: &Path, behaviour: impl Fn(&Received) -> Answer + Send + Sync + 'static) -> Stub {
+    pub fn unix(
+        path: &Path,
+        behaviour: impl Fn(&Received) -> Answer + Send + Sync + 'static,
+    ) -> Stub {
         use std::os::unix::fs::PermissionsExt;
-        let listener = UnixListener::bind(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
-        std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o666)).expect("the socket is ours");
+        let listener =
+            UnixListener::bind(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+        std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o666))
+            .expect("the socket is ours");
         Stub::serve(Listener::Unix(listener), Arc::new(behaviour))
     }
 
@@ -147,7 +156,11 @@ impl Stub {
         let stopping = Arc::new(AtomicBool::new(false));
         let received = Arc::new(Mutex::new(Vec::new()));
         let acceptor = thread::spawn({
-            let (listener, stopping, received) = (Arc::clone(&listener), Arc::clone(&stopping), Arc::clone(&received));
+            let (listener, stopping, received) = (
+                Arc::clone(&listener),
+                Arc::clone(&stopping),
+                Arc::clone(&received),
+            );
             let accepted = Arc::new(AtomicUsize::new(0));
             move || {
                 while let Ok(stream) = listener.accept() {
@@ -155,20 +168,33 @@ impl Stub {
                         break;
                     }
                     accepted.fetch_add(1, Ordering::SeqCst);
-                    let (behaviour, received, accepted) =
-                        (Arc::clone(&behaviour), Arc::clone(&received), Arc::clone(&accepted));
+                    let (behaviour, received, accepted) = (
+                        Arc::clone(&behaviour),
+                        Arc::clone(&received),
+                        Arc::clone(&accepted),
+                    );
                     // Ends with its client's connection.
-                    thread::spawn(move || drop(converse(stream, &*behaviour, &received, &accepted)));
+                    thread::spawn(move || {
+                        drop(converse(stream, &*behaviour, &received, &accepted))
+                    });
                 }
             }
         });
-        Stub { listener, stopping, received, acceptor: Some(acceptor) }
+        Stub {
+            listener,
+            stopping,
+            received,
+            acceptor: Some(acceptor),
+        }
     }
 
     /// Everything received so far.
     #[must_use]
     pub fn received(&self) -> Vec<Received> {
-        self.received.lock().expect("no test panics while it holds this").clone()
+        self.received
+            .lock()
+            .expect("no test panics while it holds this")
+            .clone()
     }
 }
 
@@ -192,9 +218,17 @@ fn converse(
     let mut reader = BufReader::new(stream);
     while !reader.fill_buf()?.is_empty() {
         let request = read_request(&mut reader, accepted.load(Ordering::SeqCst))?;
-        received.lock().expect("no test panics while it holds this").push(request.clone());
-        let Answer::Reply(status, headers, body) = behaviour(&request) else { return Ok(()) };
-        let mut reply = format!("HTTP/1.1 {status} Stub\r\nContent-Length: {}\r\n", body.len());
+        received
+            .lock()
+            .expect("no test panics while it holds this")
+            .push(request.clone());
+        let Answer::Reply(status, headers, body) = behaviour(&request) else {
+            return Ok(());
+        };
+        let mut reply = format!(
+            "HTTP/1.1 {status} Stub\r\nContent-Length: {}\r\n",
+            body.len()
+        );
         for (name, value) in headers {
             reply.push_str(&format!("{name}: {value}\r\n"));
         }
@@ -210,12 +244,24 @@ fn converse(
 fn read_request(reader: &mut impl BufRead, connections: usize) -> io::Result<Received> {
     let first = http::line(reader)?;
     let mut words = first.split(' ').map(str::to_owned);
-    let (method, target) = (words.next().unwrap_or_default(), words.next().unwrap_or_default());
+    let (method, target) = (
+        words.next().unwrap_or_default(),
+        words.next().unwrap_or_default(),
+    );
     let headers = http::read_headers(reader)?;
-    let mut request = Received { method, target, headers, body: Vec::new(), connections };
+    let mut request = Received {
+        method,
+        target,
+        headers,
+        body: Vec::new(),
+        connections,
+    };
     if request.header("transfer-encoding").is_some() {
         request.body = http::read_chunks(reader)?;
-    } else if let Some(length) = request.header("content-length").and_then(|length| length.parse().ok()) {
+    } else if let Some(length) = request
+        .header("content-length")
+        .and_then(|length| length.parse().ok())
+    {
         reader.take(length).read_to_end(&mut request.body)?;
     }
     Ok(request)

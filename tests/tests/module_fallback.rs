@@ -47,11 +47,22 @@ fn front(root: &Root, arguments: &str) -> Front {
         }}"
     );
     let nginx = Nginx::start(root, "front", &http, port);
-    Front { nginx, port, socket: root.join("app.sock"), vassal: root.join("vassal"), service: root.join("init.sock") }
+    Front {
+        nginx,
+        port,
+        socket: root.join("app.sock"),
+        vassal: root.join("vassal"),
+        service: root.join("init.sock"),
+    }
 }
 
 fn echo(request: &Received) -> Answer {
-    Answer::ok(format!("{} {} {}", request.method, request.target, String::from_utf8_lossy(&request.body)))
+    Answer::ok(format!(
+        "{} {} {}",
+        request.method,
+        request.target,
+        String::from_utf8_lossy(&request.body)
+    ))
 }
 
 /// A wake service that starts the site (a stub on its socket) once, whoever asks.
@@ -60,19 +71,32 @@ fn waking(front: &Front) -> (Stub, Arc<Mutex<Option<Stub>>>) {
     let started = Arc::clone(&site);
     let socket = front.socket.clone();
     let service = Stub::unix(&front.service, move |_| {
-        started.lock().expect("not poisoned").get_or_insert_with(|| Stub::unix(&socket, echo));
+        started
+            .lock()
+            .expect("not poisoned")
+            .get_or_insert_with(|| Stub::unix(&socket, echo));
         Answer::status(204, "")
     });
     (service, site)
 }
 
 fn received(site: &Mutex<Option<Stub>>) -> Vec<Received> {
-    site.lock().expect("not poisoned").as_ref().map(Stub::received).unwrap_or_default()
+    site.lock()
+        .expect("not poisoned")
+        .as_ref()
+        .map(Stub::received)
+        .unwrap_or_default()
 }
 
 #[test]
 fn a_sleeping_site_is_started_and_the_request_replayed_whole() {
-    for (method, size) in [("GET", None), ("POST", Some(5_000_000)), ("PUT", Some(10)), ("DELETE", None), ("PATCH", Some(0))] {
+    for (method, size) in [
+        ("GET", None),
+        ("POST", Some(5_000_000)),
+        ("PUT", Some(10)),
+        ("DELETE", None),
+        ("PATCH", Some(0)),
+    ] {
         let root = Root::new();
         let front = front(&root, "");
         let (service, site) = waking(&front);
@@ -81,15 +105,31 @@ fn a_sleeping_site_is_started_and_the_request_replayed_whole() {
             request = request.body(vec![b'x'; size]);
         }
         let body = "x".repeat(size.unwrap_or(0));
-        assert_eq!(request.send(front.port).expect(200), format!("{method} /path?query=1 {body}"), "{method}");
+        assert_eq!(
+            request.send(front.port).expect(200),
+            format!("{method} /path?query=1 {body}"),
+            "{method}"
+        );
         assert_eq!(received(&site).len(), 1, "{method} ran once");
         let asked = service.received();
         assert_eq!(asked.len(), 1);
-        assert!(asked[0].body.is_empty() && asked[0].header("content-length").is_none(), "{:?}", asked[0]);
+        assert!(
+            asked[0].body.is_empty() && asked[0].header("content-length").is_none(),
+            "{:?}",
+            asked[0]
+        );
         assert_eq!(asked[0].header("x-original"), Some("/path?query=1"));
         assert_eq!(asked[0].header("x-sent"), Some("0"));
-        let idempotent = if matches!(method, "POST" | "PATCH") { "0" } else { "1" };
-        assert_eq!(asked[0].header("x-idempotent"), Some(idempotent), "{method}");
+        let idempotent = if matches!(method, "POST" | "PATCH") {
+            "0"
+        } else {
+            "1"
+        };
+        assert_eq!(
+            asked[0].header("x-idempotent"),
+            Some(idempotent),
+            "{method}"
+        );
         front.nginx.assert_healthy();
     }
 }
@@ -100,7 +140,10 @@ fn a_chunked_request_is_replayed_whole() {
     let front = front(&root, "");
     let (_service, site) = waking(&front);
     let request = Request::new("POST", "a.test", "/c").chunks(["one ", "two ", "three"]);
-    assert_eq!(request.send(front.port).expect(200), "POST /c one two three");
+    assert_eq!(
+        request.send(front.port).expect(200),
+        "POST /c one two three"
+    );
     assert_eq!(received(&site).len(), 1);
 }
 
@@ -111,10 +154,16 @@ fn requests_on_one_kept_connection_are_each_answered() {
     let (service, _site) = waking(&front);
     let mut connection = Connection::open(front.port).expect("nginx listens");
     for number in 0..5 {
-        let answer = connection.exchange(&Request::get("a.test", &format!("/{number}"))).expect("an answer");
+        let answer = connection
+            .exchange(&Request::get("a.test", &format!("/{number}")))
+            .expect("an answer");
         assert_eq!(answer.expect(200), format!("GET /{number} "));
     }
-    assert_eq!(service.received().len(), 1, "only the first found it asleep");
+    assert_eq!(
+        service.received().len(),
+        1,
+        "only the first found it asleep"
+    );
 }
 
 #[test]
@@ -123,7 +172,10 @@ fn head_is_replayed_as_head() {
     let front = front(&root, "");
     let (_service, site) = waking(&front);
     let answer = Request::head("a.test", "/h").send(front.port);
-    assert_eq!((answer.status, answer.header("content-length")), (200, Some("8")));
+    assert_eq!(
+        (answer.status, answer.header("content-length")),
+        (200, Some("8"))
+    );
     assert_eq!(received(&site)[0].method, "HEAD");
 }
 
@@ -134,7 +186,10 @@ fn a_site_with_a_vassal_file_is_broken_and_not_woken() {
     let (service, site) = waking(&front);
     root.write("vassal", "running");
     assert_eq!(Request::get("a.test", "/").send(front.port).status, 502);
-    assert_eq!(Request::post("a.test", "/", "x").send(front.port).status, 502);
+    assert_eq!(
+        Request::post("a.test", "/", "x").send(front.port).status,
+        502
+    );
     assert!(service.received().is_empty() && received(&site).is_empty());
     // Put to sleep by the operator: the next visitor wakes it.
     std::fs::remove_file(&front.vassal).expect("it was there");
@@ -149,7 +204,10 @@ fn a_request_that_ran_into_a_crash_is_not_repeated() {
     root.write("vassal", "running");
     let site = Stub::unix(&front.socket, |_| Answer::Close);
     let service = Stub::unix(&front.service, |_| Answer::status(204, ""));
-    for request in [Request::get("a.test", "/"), Request::post("a.test", "/", "x")] {
+    for request in [
+        Request::get("a.test", "/"),
+        Request::post("a.test", "/", "x"),
+    ] {
         let before = site.received().len();
         assert_eq!(request.send(front.port).status, 502);
         assert_eq!(site.received().len(), before + 1, "run once");
@@ -163,8 +221,13 @@ fn a_502_that_the_site_itself_answers_is_shown_as_it_is() {
     let root = Root::new();
     let front = front(&root, "");
     root.write("vassal", "running");
-    let site = Stub::unix(&front.socket, |_| Answer::status(502, "the site's own words"));
-    assert_eq!(Request::get("a.test", "/").send(front.port).expect(502), "the site's own words");
+    let site = Stub::unix(&front.socket, |_| {
+        Answer::status(502, "the site's own words")
+    });
+    assert_eq!(
+        Request::get("a.test", "/").send(front.port).expect(502),
+        "the site's own words"
+    );
     assert_eq!(site.received().len(), 1);
 }
 
@@ -174,7 +237,9 @@ fn the_service_s_refusals_reach_the_visitor() {
         let root = Root::new();
         let front = front(&root, "");
         let service = Stub::unix(&front.service, move |_| {
-            Answer::status(status, "no").header("Retry-After", "17").header("Set-Cookie", "leak=1")
+            Answer::status(status, "no")
+                .header("Retry-After", "17")
+                .header("Set-Cookie", "leak=1")
         });
         let answer = Request::get("a.test", "/").send(front.port);
         assert_eq!(answer.status, shown, "the service said {status}");
@@ -244,12 +309,16 @@ fn only_so_many_requests_are_parked() {
         let (gate, site, socket) = (Arc::clone(&gate), Arc::clone(&site), front.socket.clone());
         move |_| {
             gate.wait();
-            site.lock().expect("not poisoned").get_or_insert_with(|| Stub::unix(&socket, echo));
+            site.lock()
+                .expect("not poisoned")
+                .get_or_insert_with(|| Stub::unix(&socket, echo));
             Answer::status(204, "")
         }
     });
     let port = front.port;
-    let parked: Vec<_> = (0..2).map(|_| thread::spawn(move || Request::get("a.test", "/").send(port))).collect();
+    let parked: Vec<_> = (0..2)
+        .map(|_| thread::spawn(move || Request::get("a.test", "/").send(port)))
+        .collect();
     wait::until_true("two parked requests", || service.received().len() == 2);
     let refused = Request::get("a.test", "/").send(port);
     assert_eq!(refused.status, 503);
@@ -292,7 +361,10 @@ fn visitors_that_give_up_free_their_places() {
     wait::until_true("a place", || {
         third = Connection::open(front.port).expect("nginx listens");
         third.send(&Request::get("a.test", "/")).expect("sent");
-        wait::within(std::time::Duration::from_millis(200), || (service.received().len() >= 3).then_some(())).is_some()
+        wait::within(std::time::Duration::from_millis(200), || {
+            (service.received().len() >= 3).then_some(())
+        })
+        .is_some()
     });
     gate.open();
     assert_eq!(third.receive(false).expect("an answer").status, 503);
@@ -328,7 +400,10 @@ fn no_client_can_ask_the_service_itself() {
     let (service, _site) = waking(&front);
     root.write("vassal", "running");
     assert_eq!(Request::get("a.test", "/init").send(front.port).status, 404);
-    assert_eq!(Request::get("a.test", "/%69nit").send(front.port).status, 404);
+    assert_eq!(
+        Request::get("a.test", "/%69nit").send(front.port).status,
+        404
+    );
     assert!(service.received().is_empty());
 }
 
@@ -338,5 +413,9 @@ fn sleeping_is_no_emergency_in_the_error_log() {
     let front = front(&root, "");
     let (_service, _site) = waking(&front);
     assert_eq!(Request::get("a.test", "/").send(front.port).status, 200);
-    assert!(!front.nginx.errors().contains("[crit]"), "{}", front.nginx.errors());
+    assert!(
+        !front.nginx.errors().contains("[crit]"),
+        "{}",
+        front.nginx.errors()
+    );
 }

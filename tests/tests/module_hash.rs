@@ -38,7 +38,10 @@ fn naming(port: u16) -> Stub {
 /// An nginx whose `upstream` block has these lines.
 fn balancer(root: &Root, upstream: &str) -> (Nginx, u16) {
     let port = root.port();
-    (Nginx::start(root, "balancer", &balancing(port, upstream, ""), port), port)
+    (
+        Nginx::start(root, "balancer", &balancing(port, upstream, ""), port),
+        port,
+    )
 }
 
 fn balancing(port: u16, upstream: &str, location: &str) -> String {
@@ -66,7 +69,11 @@ fn ask(port: u16, key: impl AsRef<[u8]>) -> Response {
 fn chosen(port: u16, key: impl AsRef<[u8]>) -> String {
     let response = ask(port, key);
     let backend = response.expect(200);
-    assert_eq!(response.header("X-Backend"), Some(backend.as_str()), "$paas_backend is the backend that answered");
+    assert_eq!(
+        response.header("X-Backend"),
+        Some(backend.as_str()),
+        "$paas_backend is the backend that answered"
+    );
     backend
 }
 
@@ -89,15 +96,18 @@ fn expected(servers: &[Server], key: &str, usable: impl Fn(usize) -> bool) -> St
     servers[index.expect("one is usable")].0.clone()
 }
 
-
 #[test]
 fn the_choice_is_that_of_the_pure_function_also_with_weights() {
     let root = Root::new();
     let backends = Backends::start(&root, 5);
     let weights = [1, 3, 5, 1, 2];
-    let lines: String = (0..5).map(|at| format!("server {} weight={};", backends.name(at), weights[at])).collect();
+    let lines: String = (0..5)
+        .map(|at| format!("server {} weight={};", backends.name(at), weights[at]))
+        .collect();
     let (nginx, port) = balancer(&root, &format!("paas_hash $http_x_key; {lines}"));
-    let servers: Vec<_> = (0..5).map(|at| (backends.name(at), weights[at], State::Active)).collect();
+    let servers: Vec<_> = (0..5)
+        .map(|at| (backends.name(at), weights[at], State::Active))
+        .collect();
     let mut shares: BTreeMap<String, u32> = BTreeMap::new();
     for key in keys(600) {
         let backend = chosen(port, &key);
@@ -108,7 +118,10 @@ fn the_choice_is_that_of_the_pure_function_also_with_weights() {
     for (at, weight) in weights.iter().enumerate() {
         let fair = 50.0 * f64::from(*weight);
         let share = f64::from(shares.get(&backends.name(at)).copied().unwrap_or(0));
-        assert!((share - fair).abs() < 5.0 * fair.sqrt(), "weight {weight}: {share} of 600, not about {fair}");
+        assert!(
+            (share - fair).abs() < 5.0 * fair.sqrt(),
+            "weight {weight}: {share} of 600, not about {fair}"
+        );
     }
     nginx.assert_healthy();
 }
@@ -118,13 +131,35 @@ fn a_server_that_is_down_gets_nothing_and_only_its_own_keys_move() {
     let root = Root::new();
     let backends = Backends::start(&root, 4);
     let lines = |down: Option<usize>| -> String {
-        (0..4).map(|at| format!("server {}{};", backends.name(at), if down == Some(at) { " down" } else { "" })).collect()
+        (0..4)
+            .map(|at| {
+                format!(
+                    "server {}{};",
+                    backends.name(at),
+                    if down == Some(at) { " down" } else { "" }
+                )
+            })
+            .collect()
     };
     let (nginx, port) = balancer(&root, &format!("paas_hash $http_x_key; {}", lines(None)));
     let before: Vec<String> = keys(200).map(|key| chosen(port, key)).collect();
-    nginx.reload(&balancing(port, &format!("paas_hash $http_x_key; {}", lines(Some(2))), ""));
+    nginx.reload(&balancing(
+        port,
+        &format!("paas_hash $http_x_key; {}", lines(Some(2))),
+        "",
+    ));
     let servers: Vec<_> = (0..4)
-        .map(|at| (backends.name(at), 1, if at == 2 { State::Disabled } else { State::Active }))
+        .map(|at| {
+            (
+                backends.name(at),
+                1,
+                if at == 2 {
+                    State::Disabled
+                } else {
+                    State::Active
+                },
+            )
+        })
         .collect();
     let mut moved = 0;
     for (key, old) in keys(200).zip(before) {
@@ -152,11 +187,20 @@ fn a_backup_server_is_used_only_when_no_other_can_be() {
         backends.name(2)
     );
     let (nginx, port) = balancer(&root, &format!("paas_hash $http_x_key; {lines}"));
-    assert!(keys(60).all(|key| chosen(port, key) != backends.name(2)), "the others answer");
+    assert!(
+        keys(60).all(|key| chosen(port, key) != backends.name(2)),
+        "the others answer"
+    );
     backends.stop(0);
-    assert!(keys(60).all(|key| chosen(port, key) == backends.name(1)), "one of the others answers");
+    assert!(
+        keys(60).all(|key| chosen(port, key) == backends.name(1)),
+        "one of the others answers"
+    );
     backends.stop(1);
-    assert!(keys(60).all(|key| chosen(port, key) == backends.name(2)), "none of the others answers");
+    assert!(
+        keys(60).all(|key| chosen(port, key) == backends.name(2)),
+        "none of the others answers"
+    );
     backends.stop(2);
     assert_eq!(ask(port, "any").status, 502);
     nginx.assert_healthy();
@@ -166,10 +210,14 @@ fn a_backup_server_is_used_only_when_no_other_can_be() {
 fn a_dead_server_costs_its_keys_one_more_try_in_rendezvous_order() {
     let root = Root::new();
     let mut backends = Backends::start(&root, 4);
-    let lines: String = (0..4).map(|at| format!("server {};", backends.name(at))).collect();
+    let lines: String = (0..4)
+        .map(|at| format!("server {};", backends.name(at)))
+        .collect();
     let (nginx, port) = balancer(&root, &format!("paas_hash $http_x_key; {lines}"));
     backends.stop(1);
-    let servers: Vec<_> = (0..4).map(|at| (backends.name(at), 1, State::Active)).collect();
+    let servers: Vec<_> = (0..4)
+        .map(|at| (backends.name(at), 1, State::Active))
+        .collect();
     for key in keys(200) {
         let next = expected(&servers, &key, |at| at != 1);
         // Twice: what was learned from the first failure must not change the choice.
@@ -193,29 +241,52 @@ fn next_upstream_follows_nginx_s_own_rules() {
             })
         })
         .collect();
-    let lines: String = (first..first + 3).map(|port| format!("server 127.0.0.1:{port};")).collect();
+    let lines: String = (first..first + 3)
+        .map(|port| format!("server 127.0.0.1:{port};"))
+        .collect();
     let port = root.port();
-    let http = balancing(port, &format!("paas_hash $http_x_key; {lines}"), "proxy_next_upstream error timeout http_500;");
+    let http = balancing(
+        port,
+        &format!("paas_hash $http_x_key; {lines}"),
+        "proxy_next_upstream error timeout http_500;",
+    );
     let nginx = Nginx::start(&root, "balancer", &http, port);
-    let received = || stubs.iter().map(|stub| stub.received().len()).sum::<usize>();
+    let received = || {
+        stubs
+            .iter()
+            .map(|stub| stub.received().len())
+            .sum::<usize>()
+    };
 
     // One fails: the next one answers.
     let home = chosen(port, "key");
     let failing = home.rsplit(':').next().expect("a port").to_owned();
-    let other = Request::get("a.test", "/").header("X-Key", "key").header("X-Fail", &failing).send(port);
+    let other = Request::get("a.test", "/")
+        .header("X-Key", "key")
+        .header("X-Fail", &failing)
+        .send(port);
     assert_ne!(other.expect(200), home);
 
     // All fail: every one is tried once, the last answer is shown.
     let before = received();
-    let answer = Request::get("a.test", "/").header("X-Key", "key").header("X-Fail", "500").send(port);
+    let answer = Request::get("a.test", "/")
+        .header("X-Key", "key")
+        .header("X-Fail", "500")
+        .send(port);
     assert_eq!((answer.status, received() - before), (500, 3));
 
     // A POST that was sent is not repeated (`non_idempotent` is not set).
     let before = received();
-    let answer = Request::post("a.test", "/", "x").header("X-Key", "key").header("X-Fail", "500").send(port);
+    let answer = Request::post("a.test", "/", "x")
+        .header("X-Key", "key")
+        .header("X-Fail", "500")
+        .send(port);
     assert_eq!((answer.status, received() - before), (500, 1));
     let before = received();
-    let answer = Request::post("a.test", "/", "x").header("X-Key", "key").header("X-Fail", "close").send(port);
+    let answer = Request::post("a.test", "/", "x")
+        .header("X-Key", "key")
+        .header("X-Fail", "close")
+        .send(port);
     assert_eq!((answer.status, received() - before), (502, 1));
 
     // Failures of that kind do not take a server out of the choice.
@@ -227,8 +298,13 @@ fn next_upstream_follows_nginx_s_own_rules() {
 fn connections_are_kept_alive() {
     let root = Root::new();
     let backends = Backends::start(&root, 3);
-    let lines: String = (0..3).map(|at| format!("server {};", backends.name(at))).collect();
-    let (nginx, port) = balancer(&root, &format!("paas_hash $http_x_key; {lines} keepalive 16;"));
+    let lines: String = (0..3)
+        .map(|at| format!("server {};", backends.name(at)))
+        .collect();
+    let (nginx, port) = balancer(
+        &root,
+        &format!("paas_hash $http_x_key; {lines} keepalive 16;"),
+    );
     for _ in 0..20 {
         for key in keys(10) {
             let _ = chosen(port, key);
@@ -237,7 +313,11 @@ fn connections_are_kept_alive() {
     for stub in backends.stubs.values() {
         let received = stub.received();
         assert!(received.len() > 1);
-        assert_eq!(received.last().map(|last| last.connections), Some(1), "one connection for all requests");
+        assert_eq!(
+            received.last().map(|last| last.connections),
+            Some(1),
+            "one connection for all requests"
+        );
     }
     nginx.assert_healthy();
 }
@@ -246,8 +326,13 @@ fn connections_are_kept_alive() {
 fn a_kept_connection_that_went_stale_is_not_a_failure_of_its_server() {
     let root = Root::new();
     let mut backends = Backends::start(&root, 2);
-    let lines: String = (0..2).map(|at| format!("server {};", backends.name(at))).collect();
-    let (nginx, port) = balancer(&root, &format!("paas_hash $http_x_key; {lines} keepalive 16;"));
+    let lines: String = (0..2)
+        .map(|at| format!("server {};", backends.name(at)))
+        .collect();
+    let (nginx, port) = balancer(
+        &root,
+        &format!("paas_hash $http_x_key; {lines} keepalive 16;"),
+    );
     let homes: Vec<String> = keys(20).map(|key| chosen(port, key)).collect();
     // Both restart: whatever nginx kept is stale now.
     for at in 0..2 {
@@ -267,8 +352,21 @@ fn upstreams_that_speak_tls_work() {
     let (status, _, words) = process::run(
         "openssl",
         &[
-            "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "2", "-subj",
-            "/CN=backend.test", "-keyout", &key.to_string_lossy(), "-out", &certificate.to_string_lossy(),
+            "req",
+            "-x509",
+            "-newkey",
+            "ec",
+            "-pkeyopt",
+            "ec_paramgen_curve:prime256v1",
+            "-nodes",
+            "-days",
+            "2",
+            "-subj",
+            "/CN=backend.test",
+            "-keyout",
+            &key.to_string_lossy(),
+            "-out",
+            &certificate.to_string_lossy(),
         ],
     );
     assert!(status.success(), "{words}");
@@ -300,19 +398,28 @@ fn upstreams_that_speak_tls_work() {
 /// The recorded answers of CPython 2.7: key bytes, and the index among 10, 7 and 100 servers for both widths.
 fn python_vectors() -> Vec<(Vec<u8>, BTreeMap<String, usize>)> {
     let file = build::workspace().join("routing/tests/data/python27_hash.csv");
-    let text = std::fs::read_to_string(&file).unwrap_or_else(|error| panic!("{}: {error}", file.display()));
+    let text = std::fs::read_to_string(&file)
+        .unwrap_or_else(|error| panic!("{}: {error}", file.display()));
     let mut lines = text.lines();
     let head: Vec<&str> = lines.next().expect("a head line").split(',').collect();
     let unhex = |digits: &str| -> Vec<u8> {
-        (0..digits.len()).step_by(2).map(|at| u8::from_str_radix(&digits[at..at + 2], 16).expect("hex")).collect()
+        (0..digits.len())
+            .step_by(2)
+            .map(|at| u8::from_str_radix(&digits[at..at + 2], 16).expect("hex"))
+            .collect()
     };
     lines
         .map(|line| {
             let fields: Vec<&str> = line.split(',').collect();
-            let numbers = head.iter().zip(&fields).filter(|(name, _)| name.starts_with("mod"));
+            let numbers = head
+                .iter()
+                .zip(&fields)
+                .filter(|(name, _)| name.starts_with("mod"));
             (
                 unhex(fields[0]),
-                numbers.map(|(name, value)| ((*name).to_owned(), value.parse().expect("an index"))).collect(),
+                numbers
+                    .map(|(name, value)| ((*name).to_owned(), value.parse().expect("an index")))
+                    .collect(),
             )
         })
         .collect()
@@ -327,9 +434,18 @@ fn can_be_a_header(bytes: &[u8]) -> bool {
 fn python_s_hash_chooses_what_python_2_7_chose() {
     let root = Root::new();
     let backends = Backends::start(&root, 10);
-    let lines = |count: usize| -> String { (0..count).map(|at| format!("server {};", backends.name(at))).collect() };
+    let lines = |count: usize| -> String {
+        (0..count)
+            .map(|at| format!("server {};", backends.name(at)))
+            .collect()
+    };
     let port = root.ports(4);
-    let variants = [("python64", 10), ("python32", 10), ("python64", 7), ("python32", 7)];
+    let variants = [
+        ("python64", 10),
+        ("python32", 10),
+        ("python64", 7),
+        ("python32", 7),
+    ];
     let http: String = variants
         .iter()
         .zip(port..)
@@ -345,10 +461,17 @@ fn python_s_hash_chooses_what_python_2_7_chose() {
         .collect();
     let nginx = Nginx::start(&root, "balancer", &http, port);
     let mut checked = 0;
-    for (key, expected) in python_vectors().iter().filter(|(key, _)| can_be_a_header(key)) {
+    for (key, expected) in python_vectors()
+        .iter()
+        .filter(|(key, _)| can_be_a_header(key))
+    {
         for ((method, count), port) in variants.iter().zip(port..) {
             let index = expected[&format!("mod{count}_of_{}", method.trim_start_matches("python"))];
-            assert_eq!(chosen(port, key), backends.name(index), "{method} of {key:?} over {count}");
+            assert_eq!(
+                chosen(port, key),
+                backends.name(index),
+                "{method} of {key:?} over {count}"
+            );
             checked += 1;
         }
     }
@@ -360,17 +483,38 @@ fn python_s_hash_chooses_what_python_2_7_chose() {
 fn python_s_modulus_counts_servers_that_are_down_and_others_take_over_in_rendezvous_order() {
     let root = Root::new();
     let mut backends = Backends::start(&root, 6);
-    let lines: String =
-        (0..6).map(|at| format!("server {}{};", backends.name(at), if at == 3 { " down" } else { "" })).collect();
-    let (nginx, port) = balancer(&root, &format!("paas_hash $http_x_key method=python64; {lines}"));
+    let lines: String = (0..6)
+        .map(|at| {
+            format!(
+                "server {}{};",
+                backends.name(at),
+                if at == 3 { " down" } else { "" }
+            )
+        })
+        .collect();
+    let (nginx, port) = balancer(
+        &root,
+        &format!("paas_hash $http_x_key method=python64; {lines}"),
+    );
     backends.stop(5);
     let servers: Vec<_> = (0..6)
-        .map(|at| (backends.name(at), 1, if at == 3 { State::Disabled } else { State::Active }))
+        .map(|at| {
+            (
+                backends.name(at),
+                1,
+                if at == 3 {
+                    State::Disabled
+                } else {
+                    State::Active
+                },
+            )
+        })
         .collect();
     let count = NonZeroU32::new(6).expect("six");
     let mut replaced = 0;
     for key in keys(200) {
-        let index = routing::python27::floor_mod(routing::python27::hash64(key.as_bytes()), count) as usize;
+        let index =
+            routing::python27::floor_mod(routing::python27::hash64(key.as_bytes()), count) as usize;
         let home = if matches!(index, 3 | 5) {
             replaced += 1;
             expected(&servers, &key, |at| at != 5)
@@ -387,12 +531,18 @@ fn python_s_modulus_counts_servers_that_are_down_and_others_take_over_in_rendezv
 fn the_key_is_hashed_exactly_as_evaluated() {
     let root = Root::new();
     let backends = Backends::start(&root, 10);
-    let lines: String = (0..10).map(|at| format!("server {};", backends.name(at))).collect();
-    let (nginx, port) = balancer(&root, &format!("paas_hash \"$http_x_key|$request_method\" method=python64; {lines}"));
+    let lines: String = (0..10)
+        .map(|at| format!("server {};", backends.name(at)))
+        .collect();
+    let (nginx, port) = balancer(
+        &root,
+        &format!("paas_hash \"$http_x_key|$request_method\" method=python64; {lines}"),
+    );
     let count = NonZeroU32::new(10).expect("ten");
     for key in ["Upper.Case.", "a b", "ü", ""] {
         let bytes = format!("{key}|GET");
-        let index = routing::python27::floor_mod(routing::python27::hash64(bytes.as_bytes()), count) as usize;
+        let index = routing::python27::floor_mod(routing::python27::hash64(bytes.as_bytes()), count)
+            as usize;
         assert_eq!(chosen(port, key), backends.name(index), "{bytes}");
     }
     nginx.assert_healthy();
@@ -404,10 +554,17 @@ fn a_server_name_with_several_addresses_uses_all_its_addresses() {
     let port = root.ports(2);
     // localhost has one IPv4 address everywhere; an IPv6 one may not be served: the other is tried.
     let stub = naming(port + 1);
-    let http = balancing(port, &format!("paas_hash $http_x_key; server localhost:{};", port + 1), "");
+    let http = balancing(
+        port,
+        &format!("paas_hash $http_x_key; server localhost:{};", port + 1),
+        "",
+    );
     let nginx = Nginx::start(&root, "balancer", &http, port);
     for key in keys(10) {
-        assert_eq!(ask(port, key).expect(200), format!("127.0.0.1:{}", port + 1));
+        assert_eq!(
+            ask(port, key).expect(200),
+            format!("127.0.0.1:{}", port + 1)
+        );
     }
     assert_eq!(stub.received().len(), 10);
     nginx.assert_healthy();

@@ -47,8 +47,16 @@ impl Balancer {
             table.display()
         );
         let nginx = Nginx::start(root, "balancer", &http, port);
-        let stubs = (1..=BACKENDS).map(|id| (id, Balancer::stub(first, id))).collect();
-        Balancer { port, first, table, nginx, stubs }
+        let stubs = (1..=BACKENDS)
+            .map(|id| (id, Balancer::stub(first, id)))
+            .collect();
+        Balancer {
+            port,
+            first,
+            table,
+            nginx,
+            stubs,
+        }
     }
 
     fn stub(first: u16, id: u32) -> Stub {
@@ -82,7 +90,14 @@ impl Balancer {
 }
 
 fn writer(table: &std::path::Path) -> Writer {
-    Writer::open_or_create(table, Options { group: Some(nginx_group()), max_readers: 64 }).expect("a table can be made")
+    Writer::open_or_create(
+        table,
+        Options {
+            group: Some(nginx_group()),
+            max_readers: 64,
+        },
+    )
+    .expect("a table can be made")
 }
 
 fn backend(first: u16, id: u32) -> BackendRecord {
@@ -100,8 +115,14 @@ fn backend(first: u16, id: u32) -> BackendRecord {
 /// The group of nginx's workers.
 fn nginx_group() -> u32 {
     let groups = fs::read_to_string("/etc/group").expect("there are groups");
-    let line = groups.lines().find(|line| line.starts_with("www-data:")).expect("nginx's package made it");
-    line.split(':').nth(2).and_then(|id| id.parse().ok()).expect("a number")
+    let line = groups
+        .lines()
+        .find(|line| line.starts_with("www-data:"))
+        .expect("nginx's package made it");
+    line.split(':')
+        .nth(2)
+        .and_then(|id| id.parse().ok())
+        .expect("a number")
 }
 
 fn domain(name: &str) -> Domain {
@@ -113,14 +134,24 @@ fn site(id: u64, name: &str) -> Change {
 }
 
 fn alias(id: u64, primary: &str, name: &str) -> Change {
-    let record =
-        SiteRecord { id: SiteId::new(id).expect("not 0"), primary: domain(primary), pin: None, enabled: true };
+    let record = SiteRecord {
+        id: SiteId::new(id).expect("not 0"),
+        primary: domain(primary),
+        pin: None,
+        enabled: true,
+    };
     Change::PutHost(domain(name), record)
 }
 
 fn filled(balancer: &Balancer) -> Vec<Change> {
     let backends = (1..=BACKENDS).map(|id| Change::PutBackend(balancer.backend(id)));
-    backends.chain([site(1, "a.test"), alias(1, "a.test", "alias.test"), site(2, "b.test")]).collect()
+    backends
+        .chain([
+            site(1, "a.test"),
+            alias(1, "a.test", "alias.test"),
+            site(2, "b.test"),
+        ])
+        .collect()
 }
 
 #[test]
@@ -133,7 +164,9 @@ fn a_change_is_in_force_without_a_reload() {
     assert_eq!(balancer.ask("new.test").status, 404);
     writer.apply(2, [site(3, "new.test")]).expect("written");
     assert_eq!(balancer.ask("new.test").status, 200, "at the next request");
-    writer.apply(3, [Change::DeleteHost(domain("new.test"))]).expect("written");
+    writer
+        .apply(3, [Change::DeleteHost(domain("new.test"))])
+        .expect("written");
     assert_eq!(balancer.ask("new.test").status, 404, "at the next request");
     balancer.nginx.assert_healthy();
 }
@@ -144,7 +177,10 @@ fn a_domain_is_placed_like_its_site() {
     let balancer = Balancer::start(&root);
     let sites = (0..100).flat_map(|number| {
         let primary = format!("site-{number}.test");
-        [alias(number + 10, &primary, &primary), alias(number + 10, &primary, &format!("www.site-{number}.example"))]
+        [
+            alias(number + 10, &primary, &primary),
+            alias(number + 10, &primary, &format!("www.site-{number}.example")),
+        ]
     });
     let changes: Vec<Change> = filled(&balancer).into_iter().chain(sites).collect();
     balancer.writer().rebuild(1, changes).expect("written");
@@ -154,8 +190,14 @@ fn a_domain_is_placed_like_its_site() {
         let primary = balancer.ask(format!("site-{number}.test"));
         let other = balancer.ask(format!("WWW.Site-{number}.Example.:8080"));
         assert_eq!(primary.expect(200), other.expect(200));
-        assert_eq!(other.header("x-site"), Some(format!("site-{number}.test").as_str()));
-        assert_eq!(other.header("x-backend").map(|name| format!("{name} ")), Some(other.text()));
+        assert_eq!(
+            other.header("x-site"),
+            Some(format!("site-{number}.test").as_str())
+        );
+        assert_eq!(
+            other.header("x-backend").map(|name| format!("{name} ")),
+            Some(other.text())
+        );
         let _ = used.insert(other.text());
     }
     assert_eq!(used.len(), BACKENDS as usize);
@@ -167,39 +209,82 @@ fn states_pins_weights_and_placement_are_obeyed_at_the_next_request() {
     let root = Root::new();
     let balancer = Balancer::start(&root);
     let mut writer = balancer.writer();
-    let names: Vec<String> = (0..60).map(|number| format!("site-{number}.test")).collect();
+    let names: Vec<String> = (0..60)
+        .map(|number| format!("site-{number}.test"))
+        .collect();
     let sites = names.iter().zip(10..).map(|(name, id)| site(id, name));
-    writer.rebuild(1, filled(&balancer).into_iter().chain(sites)).expect("written");
+    writer
+        .rebuild(1, filled(&balancer).into_iter().chain(sites))
+        .expect("written");
     wait::until_true("the table to be seen", || balancer.knows("a.test"));
 
     let mut generation = 1;
     let mut backends: Vec<BackendRecord> = (1..=BACKENDS).map(|id| balancer.backend(id)).collect();
     let mut placement = Placement::default();
-    let slow = SlowChange { from: Method::Python64, threshold: u64::MAX / 3 };
+    let slow = SlowChange {
+        from: Method::Python64,
+        threshold: u64::MAX / 3,
+    };
     let steps: Vec<(&str, Box<dyn Fn(&mut Vec<BackendRecord>, &mut Placement)>)> = vec![
         ("as it was", Box::new(|_, _| ())),
-        ("b2 drains", Box::new(|backends, _| backends[1].state = State::Draining)),
-        ("b1 is disabled", Box::new(|backends, _| backends[0].state = State::Disabled)),
-        ("weights differ", Box::new(|backends, _| backends[3].weight = Weight::new(7).expect("a weight"))),
-        ("python64", Box::new(|_, placement| *placement = Placement::fixed(Method::Python64))),
-        ("python32", Box::new(|_, placement| *placement = Placement::fixed(Method::Python32))),
-        ("slowly to rendezvous", Box::new(move |_, placement| placement.change = Some(slow))),
-        ("b1 is back", Box::new(|backends, _| backends[0].state = State::Active)),
-        ("only one that drains", Box::new(|backends, _| {
-            backends.iter_mut().for_each(|backend| backend.state = State::Disabled);
-            backends[2].state = State::Draining;
-        })),
+        (
+            "b2 drains",
+            Box::new(|backends, _| backends[1].state = State::Draining),
+        ),
+        (
+            "b1 is disabled",
+            Box::new(|backends, _| backends[0].state = State::Disabled),
+        ),
+        (
+            "weights differ",
+            Box::new(|backends, _| backends[3].weight = Weight::new(7).expect("a weight")),
+        ),
+        (
+            "python64",
+            Box::new(|_, placement| *placement = Placement::fixed(Method::Python64)),
+        ),
+        (
+            "python32",
+            Box::new(|_, placement| *placement = Placement::fixed(Method::Python32)),
+        ),
+        (
+            "slowly to rendezvous",
+            Box::new(move |_, placement| placement.change = Some(slow)),
+        ),
+        (
+            "b1 is back",
+            Box::new(|backends, _| backends[0].state = State::Active),
+        ),
+        (
+            "only one that drains",
+            Box::new(|backends, _| {
+                backends
+                    .iter_mut()
+                    .for_each(|backend| backend.state = State::Disabled);
+                backends[2].state = State::Draining;
+            }),
+        ),
     ];
     for (what, step) in steps {
         step(&mut backends, &mut placement);
         generation += 1;
-        let changes = backends.iter().cloned().map(Change::PutBackend).chain([Change::SetPlacement(placement)]);
+        let changes = backends
+            .iter()
+            .cloned()
+            .map(Change::PutBackend)
+            .chain([Change::SetPlacement(placement)]);
         writer.apply(generation, changes).expect("written");
         let pure = routing::Backends::new(backends.iter().map(BackendRecord::candidate));
         for name in &names {
-            let expected = pure.choose(name.as_bytes(), None, &placement, |_| true).expect("one can be used");
+            let expected = pure
+                .choose(name.as_bytes(), None, &placement, |_| true)
+                .expect("one can be used");
             let answer = balancer.ask(name);
-            assert_eq!(answer.expect(200).trim(), backends[expected].name, "{name}: {what}");
+            assert_eq!(
+                answer.expect(200).trim(),
+                backends[expected].name,
+                "{name}: {what}"
+            );
         }
     }
     // A pin comes before all that, unless the backend is disabled.
@@ -210,15 +295,27 @@ fn states_pins_weights_and_placement_are_obeyed_at_the_next_request() {
             pin: BackendId::new(to),
             enabled: true,
         };
-        writer.apply(generation, [Change::PutHost(domain("a.test"), record)]).expect("written");
+        writer
+            .apply(generation, [Change::PutHost(domain("a.test"), record)])
+            .expect("written");
     };
     pinned(100, 3, &mut writer);
     assert_eq!(balancer.ask("a.test").expect(200).trim(), "b3");
     pinned(101, 1, &mut writer);
-    assert_eq!(balancer.ask("a.test").expect(200).trim(), "b3", "b1 is disabled");
+    assert_eq!(
+        balancer.ask("a.test").expect(200).trim(),
+        "b3",
+        "b1 is disabled"
+    );
     backends[0].state = State::Draining;
-    writer.apply(102, [Change::PutBackend(backends[0].clone())]).expect("written");
-    assert_eq!(balancer.ask("a.test").expect(200).trim(), "b1", "a pin leads to a draining backend");
+    writer
+        .apply(102, [Change::PutBackend(backends[0].clone())])
+        .expect("written");
+    assert_eq!(
+        balancer.ask("a.test").expect(200).trim(),
+        "b1",
+        "a pin leads to a draining backend"
+    );
     balancer.nginx.assert_healthy();
 }
 
@@ -228,9 +325,13 @@ fn without_any_backend_the_answer_is_an_error_page() {
     let balancer = Balancer::start(&root);
     let mut writer = balancer.writer();
     writer.rebuild(1, [site(1, "a.test")]).expect("written");
-    wait::until_true("the table to be seen", || balancer.ask("a.test").status != 503 || balancer.ask("x.test").status == 404);
+    wait::until_true("the table to be seen", || {
+        balancer.ask("a.test").status != 503 || balancer.ask("x.test").status == 404
+    });
     assert!(matches!(balancer.ask("a.test").status, 502 | 503));
-    writer.apply(2, [Change::PutBackend(balancer.backend(1))]).expect("written");
+    writer
+        .apply(2, [Change::PutBackend(balancer.backend(1))])
+        .expect("written");
     assert_eq!(balancer.ask("a.test").status, 200);
     balancer.nginx.assert_healthy();
 }
@@ -239,18 +340,31 @@ fn without_any_backend_the_answer_is_an_error_page() {
 fn a_dead_backend_s_sites_go_to_the_next_one() {
     let root = Root::new();
     let mut balancer = Balancer::start(&root);
-    let names: Vec<String> = (0..40).map(|number| format!("site-{number}.test")).collect();
+    let names: Vec<String> = (0..40)
+        .map(|number| format!("site-{number}.test"))
+        .collect();
     let sites = names.iter().zip(10..).map(|(name, id)| site(id, name));
-    balancer.writer().rebuild(1, filled(&balancer).into_iter().chain(sites)).expect("written");
+    balancer
+        .writer()
+        .rebuild(1, filled(&balancer).into_iter().chain(sites))
+        .expect("written");
     wait::until_true("the table to be seen", || balancer.knows("a.test"));
     drop(balancer.stubs.remove(&2));
     let backends: Vec<BackendRecord> = (1..=BACKENDS).map(|id| balancer.backend(id)).collect();
     let pure = routing::Backends::new(backends.iter().map(BackendRecord::candidate));
     for name in &names {
-        let next = pure.choose(name.as_bytes(), None, &Placement::default(), |index| index != 1).expect("three are left");
+        let next = pure
+            .choose(name.as_bytes(), None, &Placement::default(), |index| {
+                index != 1
+            })
+            .expect("three are left");
         let answer = Request::post(name, "/", "body").send(balancer.port);
         assert_eq!(answer.expect(200).trim(), backends[next].name, "{name}");
-        assert_eq!(answer.header("x-backend"), Some(backends[next].name.as_str()), "the one chosen last");
+        assert_eq!(
+            answer.header("x-backend"),
+            Some(backends[next].name.as_str()),
+            "the one chosen last"
+        );
     }
     balancer.nginx.assert_healthy();
 }
@@ -265,9 +379,17 @@ fn a_missing_table_is_503_until_it_is_there() {
         assert!(answer.header("retry-after").is_some(), "{answer:?}");
     }
     // It is an operator's emergency, but not a flood.
-    let lines = balancer.nginx.errors().lines().filter(|line| line.contains("table")).count();
+    let lines = balancer
+        .nginx
+        .errors()
+        .lines()
+        .filter(|line| line.contains("table"))
+        .count();
     assert!((1..=60).contains(&lines), "{lines} lines about the table");
-    balancer.writer().rebuild(1, filled(&balancer)).expect("written");
+    balancer
+        .writer()
+        .rebuild(1, filled(&balancer))
+        .expect("written");
     wait::until_true("the table to be seen", || balancer.knows("a.test"));
     balancer.nginx.assert_healthy();
 }
@@ -281,10 +403,17 @@ fn a_replaced_table_is_used_at_once() {
     wait::until_true("the table to be seen", || balancer.knows("a.test"));
     for generation in 2..30 {
         let name = format!("only-in-{generation}.test");
-        let changes = filled(&balancer).into_iter().chain([site(100 + generation, &name)]);
+        let changes = filled(&balancer)
+            .into_iter()
+            .chain([site(100 + generation, &name)]);
         writer.rebuild(generation, changes).expect("written");
         assert_eq!(balancer.ask(&name).status, 200, "at the next request");
-        assert_eq!(balancer.ask(format!("only-in-{}.test", generation - 1)).status, 404);
+        assert_eq!(
+            balancer
+                .ask(format!("only-in-{}.test", generation - 1))
+                .status,
+            404
+        );
     }
     balancer.nginx.assert_healthy();
 }
@@ -296,14 +425,19 @@ fn replacing_and_changing_under_load_loses_no_request() {
     let mut writer = balancer.writer();
     writer.rebuild(1, filled(&balancer)).expect("written");
     wait::until_true("the table to be seen", || balancer.knows("a.test"));
-    let (stop, asked) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicUsize::new(0)));
+    let (stop, asked) = (
+        Arc::new(AtomicBool::new(false)),
+        Arc::new(AtomicUsize::new(0)),
+    );
     let visitors: Vec<_> = (0..4)
         .map(|_| {
             let (stop, asked, port) = (Arc::clone(&stop), Arc::clone(&asked), balancer.port);
             thread::spawn(move || {
                 let mut connection = paas_tests::Connection::open(port).expect("nginx listens");
                 while !stop.load(Ordering::SeqCst) {
-                    let answer = connection.exchange(&Request::get("alias.test", "/")).expect("an answer");
+                    let answer = connection
+                        .exchange(&Request::get("alias.test", "/"))
+                        .expect("an answer");
                     assert_eq!(answer.status, 200);
                     assert_eq!(answer.header("x-site"), Some("a.test"));
                     asked.fetch_add(1, Ordering::SeqCst);
@@ -313,13 +447,22 @@ fn replacing_and_changing_under_load_loses_no_request() {
         .collect();
     for generation in 2..120 {
         if generation % 3 == 0 {
-            writer.rebuild(generation, filled(&balancer)).expect("written");
+            writer
+                .rebuild(generation, filled(&balancer))
+                .expect("written");
         } else {
-            writer.apply(generation, [site(1000 + generation, &format!("s{generation}.test"))]).expect("written");
+            writer
+                .apply(
+                    generation,
+                    [site(1000 + generation, &format!("s{generation}.test"))],
+                )
+                .expect("written");
         }
     }
     let before = asked.load(Ordering::SeqCst);
-    wait::until_true("some more requests", || asked.load(Ordering::SeqCst) > before + 100);
+    wait::until_true("some more requests", || {
+        asked.load(Ordering::SeqCst) > before + 100
+    });
     stop.store(true, Ordering::SeqCst);
     for visitor in visitors {
         visitor.join().expect("every request was answered right");
@@ -348,7 +491,10 @@ fn a_damaged_table_or_one_of_another_version_is_a_page_and_not_a_crash() {
         }),
         ("a directory without files", |_| ()),
         ("cut off", |directory| {
-            let old = directory.parent().expect("a parent").join("current/data.mdb");
+            let old = directory
+                .parent()
+                .expect("a parent")
+                .join("current/data.mdb");
             let bytes = fs::read(old).expect("the old one");
             fs::write(directory.join("data.mdb"), &bytes[..bytes.len().min(5000)]).expect("ours");
         }),
@@ -365,8 +511,13 @@ fn a_damaged_table_or_one_of_another_version_is_a_page_and_not_a_crash() {
         }
         let workers = balancer.nginx.workers();
         // The daemon builds it anew.
-        balancer.writer().rebuild(2, filled(&balancer)).expect("written");
-        wait::until_true(&format!("the table to be seen after {what}"), || balancer.knows("a.test"));
+        balancer
+            .writer()
+            .rebuild(2, filled(&balancer))
+            .expect("written");
+        wait::until_true(&format!("the table to be seen after {what}"), || {
+            balancer.knows("a.test")
+        });
         assert_eq!(balancer.nginx.workers(), workers, "{what}: no worker died");
         balancer.nginx.assert_healthy();
     }
@@ -378,7 +529,9 @@ fn a_table_that_vanishes_under_nginx_does_no_harm() {
     let balancer = Balancer::start(&root);
     let writer_of_all = |generation: u64| {
         let mut writer = balancer.writer();
-        writer.rebuild(generation, filled(&balancer)).expect("written");
+        writer
+            .rebuild(generation, filled(&balancer))
+            .expect("written");
     };
     writer_of_all(1);
     wait::until_true("the table to be seen", || balancer.knows("a.test"));
@@ -406,9 +559,17 @@ fn a_worker_killed_and_a_reload_find_the_table_again() {
     assert!(balancer.knows("later.test"));
     let worker = balancer.nginx.workers()[0];
     paas_tests::process::send(worker, rustix::process::Signal::KILL);
-    wait::until_true("another worker", || balancer.nginx.workers().first().is_some_and(|new| *new != worker));
+    wait::until_true("another worker", || {
+        balancer
+            .nginx
+            .workers()
+            .first()
+            .is_some_and(|new| *new != worker)
+    });
     wait::until_true("an answer of the new worker", || {
-        Request::get("later.test", "/").try_send(balancer.port).is_ok_and(|answer| answer.status == 200)
+        Request::get("later.test", "/")
+            .try_send(balancer.port)
+            .is_ok_and(|answer| answer.status == 200)
     });
 }
 
@@ -416,7 +577,10 @@ fn a_worker_killed_and_a_reload_find_the_table_again() {
 fn headers_of_the_platform_are_removed_from_requests() {
     let root = Root::new();
     let balancer = Balancer::start(&root);
-    balancer.writer().rebuild(1, filled(&balancer)).expect("written");
+    balancer
+        .writer()
+        .rebuild(1, filled(&balancer))
+        .expect("written");
     wait::until_true("the table to be seen", || balancer.knows("a.test"));
     let answer = Request::get("a.test", "/")
         .header("X-Paas-Site", "b.test")
@@ -428,7 +592,11 @@ fn headers_of_the_platform_are_removed_from_requests() {
         .send(balancer.port);
     let seen = answer.expect(200);
     let seen = seen.split_once(' ').expect("a name and headers").1;
-    assert!(seen.split(',').all(|name| matches!(name, "" | "X-Paas" | "X-Paasage")), "arrived: {seen}");
+    assert!(
+        seen.split(',')
+            .all(|name| matches!(name, "" | "X-Paas" | "X-Paasage")),
+        "arrived: {seen}"
+    );
     assert!(seen.contains("X-Paasage"), "others are not touched: {seen}");
     balancer.nginx.assert_healthy();
 }
@@ -437,11 +605,32 @@ fn headers_of_the_platform_are_removed_from_requests() {
 fn a_host_that_no_site_has_reaches_no_backend() {
     let root = Root::new();
     let balancer = Balancer::start(&root);
-    balancer.writer().rebuild(1, filled(&balancer)).expect("written");
+    balancer
+        .writer()
+        .rebuild(1, filled(&balancer))
+        .expect("written");
     wait::until_true("the table to be seen", || balancer.knows("a.test"));
-    let count = || balancer.stubs.values().map(|stub| stub.received().len()).sum::<usize>();
+    let count = || {
+        balancer
+            .stubs
+            .values()
+            .map(|stub| stub.received().len())
+            .sum::<usize>()
+    };
     let before = count();
-    for host in ["unknown.test", "xa.test", "a.test.evil", "127.0.0.1", "[::1]", "localhost", "-a.test", "a_test", "a.test..", "*.test", "%61.test"] {
+    for host in [
+        "unknown.test",
+        "xa.test",
+        "a.test.evil",
+        "127.0.0.1",
+        "[::1]",
+        "localhost",
+        "-a.test",
+        "a_test",
+        "a.test..",
+        "*.test",
+        "%61.test",
+    ] {
         let answer = balancer.ask(host);
         assert!(matches!(answer.status, 400 | 404), "{host}: {answer:?}");
     }
