@@ -1,6 +1,5 @@
 //! Backends: the machines that run sites.
-use super::{BackendId, Invalid, State, text_type};
-use std::fmt;
+use super::{BackendId, Invalid, State, Weight, text_type};
 use std::net::SocketAddr;
 
 /// The name of a backend: 1 to 63 bytes, letters, digits, `-`, `.` and `_`, beginning with a letter or digit.
@@ -61,50 +60,13 @@ impl BackendKey {
 }
 text_type!(BackendKey);
 
-/// How many sites a backend gets in proportion to the others: 1 to 10000.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, serde::Serialize)]
-pub struct Weight(u32);
-
-impl Weight {
-    /// The usual weight.
-    pub const ONE: Self = Self(1);
-
-    /// Takes `weight` if it is one.
-    pub fn new(weight: u32) -> Result<Self, Invalid> {
-        match weight {
-            1..=10_000 => Ok(Self(weight)),
-            _ => Err(Invalid::new(
-                "a weight",
-                &weight.to_string(),
-                "it must be 1 to 10000",
-            )),
-        }
-    }
-
-    /// The number.
-    pub fn get(self) -> u32 {
-        self.0
-    }
-}
-
-impl fmt::Display for Weight {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.fmt(f)
-    }
-}
-
-impl std::str::FromStr for Weight {
-    type Err = Invalid;
-    fn from_str(text: &str) -> Result<Self, Invalid> {
-        let number = text.parse().map_err(|_| {
-            Invalid::new(
-                "a weight",
-                text,
-                "it must be a whole number from 1 to 10000",
-            )
-        })?;
-        Self::new(number)
-    }
+/// Reads a weight typed at the command line.
+pub fn parse_weight(text: &str) -> Result<Weight, Invalid> {
+    let why = "it must be a whole number from 1 to 10000";
+    let number = text
+        .parse()
+        .map_err(|_| Invalid::new("a weight", text, why))?;
+    Weight::new(number).map_err(|_| Invalid::new("a weight", text, why))
 }
 
 /// A backend that is to be added.
@@ -164,9 +126,9 @@ mod tests {
             "[::1]:80"
         );
         assert!(
-            Weight::new(0).is_err()
-                && Weight::new(10_001).is_err()
-                && "3".parse::<Weight>().is_ok()
+            parse_weight("0").is_err()
+                && parse_weight("10001").is_err()
+                && parse_weight("3").is_ok()
         );
     }
 }

@@ -1,20 +1,19 @@
 //! The things the platform knows about: users, sites, backends, placement. Each is valid by construction; a text that
 //! is none is an [`Invalid`] that says what was wrong with it. Pure: no clock, no file, no network.
 mod backend;
+mod domain;
 mod entry;
-mod shared;
 mod site;
 mod span;
 mod user;
 
-pub use backend::{Backend, BackendKey, BackendName, NewBackend, Weight};
+pub use backend::{Backend, BackendKey, BackendName, NewBackend, parse_weight};
+pub use domain::parse_domain;
 pub use entry::EntryPoint;
-pub use shared::{
-    BackendId, Domain, Method, Placement, SiteId, SlowChange, State, method_name, parse_method,
-    parse_state, state_name,
-};
+pub use routing::{Domain, Method, Placement, SlowChange, State, Weight};
 pub use site::{AbsolutePath, NewSite, Site};
 pub use span::Span;
+pub use table::{BackendId, SiteId};
 pub use user::{Uid, UidRange, User, UserName};
 
 /// A text that is not what it should be: what was expected, the text, and the reason.

@@ -7,6 +7,7 @@ pub mod sqlite;
 use crate::model::*;
 use crate::settings::Settings;
 use std::path::PathBuf;
+use table::SiteRecord;
 
 /// What can go wrong with the registry.
 #[derive(Debug, thiserror::Error)]
@@ -70,7 +71,7 @@ pub enum Changed {
     /// A site's own properties.
     Site(SiteId),
     /// A domain.
-    Domain(Domain),
+    Domain(Box<Domain>),
     /// The placement.
     Placement,
 }
@@ -110,14 +111,18 @@ pub trait View {
     -> Result<()>;
     /// The domains of a site, the primary one included, by name.
     fn domains(&self, site: SiteId) -> Result<Vec<Domain>>;
-    /// Hands out every domain with its site, by site.
-    fn each_domain(&self, see: &mut dyn FnMut(Domain, SiteId) -> Result<()>) -> Result<()>;
+    /// The host names after `after` with what the table says of each, by name, at most `limit` of them.
+    fn hosts_after(&self, after: Option<&Domain>, limit: u32) -> Result<Vec<(Domain, SiteRecord)>>;
+    /// What the table says of one host name.
+    fn host(&self, domain: &Domain) -> Result<Option<SiteRecord>>;
 }
 
 /// A transaction. Dropped without `commit`, it has changed nothing.
 pub trait Edit: View {
     /// Adds a user with `uid`, or with the next free one of `range`; a uid is never given twice.
     fn add_user(&mut self, name: &UserName, uid: Option<Uid>, range: UidRange) -> Result<User>;
+    /// Gives a user another name.
+    fn rename_user(&mut self, name: &UserName, new: &UserName) -> Result<()>;
     /// Removes a user who owns no site.
     fn remove_user(&mut self, name: &UserName) -> Result<()>;
     /// Adds a backend.

@@ -157,6 +157,22 @@ impl Edit for Session<'_> {
         })
     }
 
+    fn rename_user(&mut self, name: &UserName, new: &UserName) -> Result<()> {
+        self.user_must_exist(name)?;
+        if self.user(new)?.is_some() {
+            return Err(RegistryError::Exists {
+                what: "user",
+                name: new.to_string(),
+                owner: String::new(),
+            });
+        }
+        self.execute(
+            "UPDATE users SET name = ?2 WHERE name = ?1",
+            [name.as_str(), new.as_str()],
+        )?;
+        Ok(())
+    }
+
     fn remove_user(&mut self, name: &UserName) -> Result<()> {
         self.user_must_exist(name)?;
         let mut statement = self
@@ -191,7 +207,7 @@ impl Edit for Session<'_> {
                 address,
                 new.key.as_str(),
                 new.weight.get(),
-                state_name(new.state)
+                new.state.to_string()
             ],
         )?;
         let NewBackend {
@@ -221,7 +237,7 @@ impl Edit for Session<'_> {
             address,
             backend.key.as_str(),
             backend.weight.get(),
-            state_name(backend.state)
+            backend.state.to_string()
         ];
         match self.execute(sql, values)? {
             0 => Err(missing("backend", &backend.name)),
@@ -349,11 +365,11 @@ impl Edit for Session<'_> {
     fn set_placement(&mut self, placement: &Placement) -> Result<()> {
         let (from, threshold) = placement
             .change
-            .map(|change| (method_name(change.from), change.threshold.to_string()))
+            .map(|change| (change.from.to_string(), change.threshold.to_string()))
             .unzip();
         self.execute(
             "UPDATE placement SET method = ?1, previous = ?2, threshold = ?3",
-            params![method_name(placement.method), from, threshold],
+            params![placement.method.to_string(), from, threshold],
         )?;
         Ok(())
     }

@@ -4,9 +4,12 @@ use crate::registry::{RegistryError, Result};
 use rusqlite::Row;
 use std::fmt::Display;
 use std::num::{NonZeroU32, NonZeroU64};
+use table::SiteRecord;
 
 pub(super) const SITE: &str =
     "s.id, s.user, s.domain, s.directory, s.entry, s.venv, s.idle, s.enabled, s.pin";
+pub(super) const HOST: &str =
+    "d.domain, s.id, s.domain, s.pin, s.enabled FROM domains d JOIN sites s ON s.id = d.site";
 pub(super) const BACKEND: &str = "id, name, address, key, weight, state";
 
 /// Makes an error of a value of row `key` that is not valid.
@@ -39,7 +42,10 @@ pub(super) fn backend(row: &Row<'_>) -> Result<Backend> {
             .map_err(bad("backend", &name))?,
         key: BackendKey::parse(&row.get::<_, String>(3)?).map_err(bad("backend", &name))?,
         weight: Weight::new(row.get(4)?).map_err(bad("backend", &name))?,
-        state: parse_state(&row.get::<_, String>(5)?).map_err(bad("backend", &name))?,
+        state: row
+            .get::<_, String>(5)?
+            .parse()
+            .map_err(bad("backend", &name))?,
         name: BackendName::parse(&name).map_err(bad("backend", &name))?,
     })
 }
@@ -67,6 +73,22 @@ pub(super) fn site(row: &Row<'_>) -> Result<Site> {
     })
 }
 
+pub(super) fn host(row: &Row<'_>) -> Result<(Domain, SiteRecord)> {
+    let id = site_id(row.get(1)?)?;
+    let primary = row.get_ref(2)?.as_str().map_err(rusqlite::Error::from)?;
+    let pin = row.get::<_, Option<i64>>(3)?.map(backend_id).transpose()?;
+    let name = domain(row.get_ref(0)?.as_str().map_err(rusqlite::Error::from)?)?;
+    Ok((
+        name,
+        SiteRecord {
+            id,
+            primary: domain(primary)?,
+            pin,
+            enabled: row.get(4)?,
+        },
+    ))
+}
+
 pub(super) fn domain(text: &str) -> Result<Domain> {
     Domain::parse(text).map_err(bad("domain", text))
 }
@@ -89,10 +111,13 @@ pub(super) fn backend_id(id: i64) -> Result<BackendId> {
 }
 
 pub(super) fn placement(row: &Row<'_>) -> Result<Placement> {
-    let method = parse_method(&row.get::<_, String>(0)?).map_err(bad("placement", "method"))?;
+    let method = row
+        .get::<_, String>(0)?
+        .parse()
+        .map_err(bad("placement", "method"))?;
     let from = row
         .get::<_, Option<String>>(1)?
-        .map(|name| parse_method(&name))
+        .map(|name| name.parse())
         .transpose()
         .map_err(bad("placement", "previous"))?;
     let threshold = row

@@ -4,6 +4,7 @@ use crate::model::*;
 use crate::registry::{Changed, RegistryError, Result, SiteFilter, View};
 use rusqlite::{OptionalExtension, Params, Row};
 use std::collections::BTreeSet;
+use table::SiteRecord;
 
 impl Session<'_> {
     fn all<T>(
@@ -175,17 +176,19 @@ impl View for Session<'_> {
         })
     }
 
-    fn each_domain(&self, see: &mut dyn FnMut(Domain, SiteId) -> Result<()>) -> Result<()> {
-        self.each(
-            "SELECT domain, site FROM domains ORDER BY site, domain",
-            [],
-            |row| {
-                see(
-                    rows::domain(row.get_ref(0)?.as_str().map_err(rusqlite::Error::from)?)?,
-                    rows::site_id(row.get(1)?)?,
-                )
-            },
-        )
+    fn hosts_after(&self, after: Option<&Domain>, limit: u32) -> Result<Vec<(Domain, SiteRecord)>> {
+        let sql = format!(
+            "SELECT {} WHERE d.domain > ?1 ORDER BY d.domain LIMIT ?2",
+            rows::HOST
+        );
+        self.all(&sql, (after.map_or("", Domain::as_str), limit), rows::host)
+    }
+
+    fn host(&self, domain: &Domain) -> Result<Option<SiteRecord>> {
+        let sql = format!("SELECT {} WHERE d.domain = ?1", rows::HOST);
+        Ok(self
+            .one(&sql, [domain.as_str()], rows::host)?
+            .map(|(_, record)| record))
     }
 }
 
@@ -201,7 +204,7 @@ fn changed(row: &Row<'_>) -> Result<Changed> {
         "user" => Changed::User(UserName::parse(&key).map_err(|e| bad(&e.why))?),
         "backend" => Changed::Backend(rows::backend_id(id()?)?),
         "site" => Changed::Site(rows::site_id(id()?)?),
-        "domain" => Changed::Domain(rows::domain(&key)?),
+        "domain" => Changed::Domain(Box::new(rows::domain(&key)?)),
         "placement" => Changed::Placement,
         _ => return Err(bad("this program does not know that kind")),
     })

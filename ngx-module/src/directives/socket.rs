@@ -1,0 +1,83 @@
+//! Where the socket of a site is: the pattern of `paas_socket`.
+
+use std::fmt;
+
+use table::SiteRecord;
+
+use crate::ffi::conf::Refusal;
+
+/// What [`Pattern`] is if nothing is said.
+const DEFAULT: &[Piece] = &[
+    Piece::Text(Text::Static("/run/paas/sites/")),
+    Piece::Id,
+    Piece::Text(Text::Static("/app.sock")),
+];
+
+/// A path with placeholders.
+pub(crate) struct Pattern(Vec<Piece>);
+
+enum Piece {
+    Text(Text),
+    Id,
+    Domain,
+}
+
+enum Text {
+    Static(&'static str),
+    Owned(Box<str>),
+}
+
+impl Pattern {
+    /// Reads a pattern: an absolute path with `{id}` or `{domain}` in it.
+    pub(crate) fn parse(text: &str) -> Result<Self, Refusal> {
+        if !text.starts_with('/') {
+            return Err(format!("\"{text}\" is not an absolute path"));
+        }
+        let (mut pieces, mut rest) = (Vec::new(), text);
+        while let Some((before, behind)) = rest.split_once('{') {
+            let (name, after) = behind
+                .split_once('}')
+                .ok_or_else(|| format!("\"{text}\" has a {{ without }}"))?;
+            pieces.push(Piece::Text(Text::Owned(before.into())));
+            pieces.push(match name {
+                "id" => Piece::Id,
+                "domain" => Piece::Domain,
+                _ => return Err(format!("\"{text}\" has the unknown placeholder {{{name}}}: write {{id}} or {{domain}}")),
+            });
+            rest = after;
+        }
+        if pieces.is_empty() {
+            return Err(format!(
+                "\"{text}\" would give all sites one socket: put {{id}} or {{domain}} into it"
+            ));
+        }
+        pieces.push(Piece::Text(Text::Owned(rest.into())));
+        Ok(Self(pieces))
+    }
+}
+
+/// The path of one site's socket; it is written without an allocation.
+pub(crate) struct Path<'s> {
+    pieces: &'s [Piece],
+    site: &'s SiteRecord,
+}
+
+impl<'s> Path<'s> {
+    pub(crate) fn new(pattern: Option<&'s Pattern>, site: &'s SiteRecord) -> Self {
+        Self {
+            pieces: pattern.map_or(DEFAULT, |pattern| &pattern.0),
+            site,
+        }
+    }
+}
+
+impl fmt::Display for Path<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.pieces.iter().try_for_each(|piece| match piece {
+            Piece::Text(Text::Static(text)) => f.write_str(text),
+            Piece::Text(Text::Owned(text)) => f.write_str(text),
+            Piece::Id => write!(f, "{}", self.site.id),
+            Piece::Domain => f.write_str(self.site.primary.as_str()),
+        })
+    }
+}

@@ -1,0 +1,340 @@
+//! `paas_fallback`: the request could not be handed to its site. Asleep, or broken?
+//!
+//! The handler parks the request, asks who knows (our daemon, or a service of the operator's), and declines
+//! when the site listens, so that the location's own `uwsgi_pass` replays the request. It decides nothing
+//! about sites itself, except where nobody answers.
+
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+
+use ngx::ffi::ngx_http_phases_NGX_HTTP_PRECONTENT_PHASE as PRECONTENT;
+
+use crate::context::{Context, Reason};
+use crate::ffi::log::Level;
+use crate::ffi::phase::Handler;
+use crate::ffi::request::{Expression, Outcome, Request};
+use crate::ffi::subrequest::Subrequest;
+use crate::ffi::timer::Timer;
+use crate::site;
+
+mod parked;
+mod reason;
+
+use parked::Slot;
+
+/// The location that passes the question on to our daemon. No client can name it: it has no leading slash.
+const INITIALIZE: &[u8] = b"paas:initialize";
+/// A request that fails again after this many answers has had its chances: it must not go round for ever.
+const MOST_QUESTIONS: u8 = 2;
+/// Seconds after which a visitor may try again if nobody says it better.
+const RETRY_AFTER: &[u8] = b"5";
+
+/// What `paas_fallback` of a location says.
+pub(crate) struct Settings {
+    /// The site's socket: a request goes straight on while it is there.
+    pub(crate) socket: Option<Expression>,
+    /// The file whose presence means that the site runs.
+    pub(crate) vassal: Option<Expression>,
+    /// Whom to ask, instead of our daemon.
+    pub(crate) initialize: Option<Expression>,
+    /// How long to wait, in milliseconds.
+    pub(crate) timeout: usize,
+    /// How many requests may wait in one worker.
+    pub(crate) max_parked: usize,
+}
+
+/// How far the handler is with a request.
+#[derive(Default)]
+pub(crate) enum Stage {
+    /// It has not seen the request.
+    #[default]
+    New,
+    /// Somebody was asked.
+    Parked {
+        subrequest: Subrequest,
+        _timer: Timer,
+        _slot: Slot,
+    },
+    /// The answer is there; the handler has not been called again yet.
+    Answered(Verdict),
+    /// The handler has let the request go on, or refused it.
+    Decided,
+}
+
+/// What became of the question.
+pub(crate) enum Verdict {
+    /// The site listens: replay.
+    Ready,
+    /// Show this status.
+    Refuse {
+        status: u16,
+        retry_after: Option<Box<[u8]>>,
+        word: Option<Box<str>>,
+        id: Option<Box<str>>,
+    },
+    /// Nobody answered, or nothing that makes sense.
+    Unanswered { word: &'static str },
+}
+
+/// The handler of the PRECONTENT phase.
+pub(crate) struct Fallback;
+
+impl Handler for Fallback {
+    const NAME: &'static str = "paas_fallback";
+    const PHASE: u32 = PRECONTENT;
+
+    fn handle(request: Request<'_>) -> Outcome {
+        let Some(settings) = request
+            .location_conf()
+            .and_then(|location| location.fallback.as_deref())
+        else {
+            return Outcome::Declined;
+        };
+        let Some(context) = request.context_or_new() else {
+            return Outcome::Status(500);
+        };
+        let visit = Visit {
+            request,
+            context,
+            settings,
+        };
+        if visit.may_pass() {
+            return Outcome::Declined;
+        }
+        let stage = context.stage.take();
+        match stage {
+            Stage::New => visit.begin(),
+            // Woken for another reason, unless the subrequest ended and nobody could note its answer.
+            Stage::Parked { ref subrequest, .. } if !subrequest.is_done() => {
+                context.stage.replace(stage);
+                Outcome::Again
+            }
+            Stage::Parked { .. } => visit.decide(Verdict::Unanswered {
+                word: "internal-error",
+            }),
+            Stage::Answered(verdict) => visit.decide(verdict),
+            // It was replayed, failed again and came back.
+            Stage::Decided => visit.begin(),
+        }
+    }
+}
+
+/// One call of the handler.
+struct Visit<'r> {
+    request: Request<'r>,
+    context: &'r Context,
+    settings: &'r Settings,
+}
+
+impl<'r> Visit<'r> {
+    /// Whether the request comes for the first time and its site seems to listen.
+    fn may_pass(&self) -> bool {
+        let is_new = matches!(*self.context.stage.borrow(), Stage::New);
+        let socket = self.settings.socket.as_ref().filter(|_| is_new);
+        socket
+            .and_then(|socket| self.request.evaluate(socket))
+            .is_some_and(exists)
+    }
+
+    fn begin(&self) -> Outcome {
+        let was_sent = self.request.was_sent();
+        self.context.was_sent.set(Some(was_sent));
+        let asked = self.context.asked.get();
+        if asked == MOST_QUESTIONS {
+            return self.decide(Verdict::Unanswered {
+                word: "failed-again",
+            });
+        }
+        self.context.asked.set(asked + 1);
+        if let Some(vassal) = &self.settings.vassal {
+            let Some(path) = self.request.evaluate(vassal) else {
+                return Outcome::Status(500);
+            };
+            let real = |word: &str| self.decide(Verdict::refuse(502, word));
+            if exists(path) {
+                return real("site-failed");
+            }
+            // The site stopped while the request was with it.
+            if was_sent && !self.request.is_idempotent() {
+                return real("site-stopped");
+            }
+        }
+        let Some(slot) = Slot::take(self.settings.max_parked) else {
+            return self.decide(Verdict::Unanswered {
+                word: "too-many-parked",
+            });
+        };
+        self.park(slot).unwrap_or(Outcome::Failed)
+    }
+
+    fn park(&self, slot: Slot) -> Option<Outcome> {
+        let target = match &self.settings.initialize {
+            Some(initialize) => self.request.evaluate(initialize)?,
+            None => INITIALIZE,
+        };
+        let mut parts = target.splitn(2, |byte| *byte == b'?');
+        let (uri, args) = (
+            parts.next().unwrap_or_default(),
+            parts.next().unwrap_or_default(),
+        );
+        let timer = Timer::start(self.request, self.settings.timeout)?;
+        let subrequest = self.request.ask(uri, args)?;
+        self.context.stage.replace(Stage::Parked {
+            subrequest,
+            _timer: timer,
+            _slot: slot,
+        });
+        Some(Outcome::Again)
+    }
+
+    /// Ends the visit: the request goes on or is refused.
+    fn decide(&self, verdict: Verdict) -> Outcome {
+        self.context.stage.replace(Stage::Decided);
+        let was_sent = self.context.was_sent.get().unwrap_or(false);
+        let (status, retry_after, word, id) = match verdict {
+            Verdict::Ready => return Outcome::Declined,
+            Verdict::Refuse {
+                status,
+                retry_after,
+                word,
+                id,
+            } => (status, retry_after, word, id),
+            Verdict::Unanswered { word } if was_sent => (502, None, Some(word.into()), None),
+            Verdict::Unanswered { word } => {
+                (503, Some(RETRY_AFTER.into()), Some(word.into()), None)
+            }
+        };
+        if let Some(retry_after) = retry_after
+            && self
+                .request
+                .add_answer_header("Retry-After", &retry_after)
+                .is_none()
+        {
+            return Outcome::Status(500);
+        }
+        let reason = Reason {
+            word: word.unwrap_or_else(|| {
+                if status == 502 {
+                    "site-failed".into()
+                } else {
+                    "unavailable".into()
+                }
+            }),
+            id: Some(id.unwrap_or_else(reason::new_id)),
+        };
+        self.log(status, &reason);
+        *self.context.reason.borrow_mut() = Some(reason);
+        Outcome::Status(status)
+    }
+
+    fn log(&self, status: u16, reason: &Reason) {
+        let site = site::of(self.request).map_or("-", |site| site.primary.as_str());
+        let id = reason.id.as_deref().unwrap_or("-");
+        let word = &reason.word;
+        self.request.log().write(
+            Level::Error,
+            format_args!(
+                "paas_fallback: answered {status}, site: {site}, reason: {word}, id: {id}"
+            ),
+        );
+    }
+}
+
+fn exists(path: &[u8]) -> bool {
+    Path::new(OsStr::from_bytes(path)).exists()
+}
+
+impl Verdict {
+    fn refuse(status: u16, word: &str) -> Self {
+        Self::Refuse {
+            status,
+            retry_after: None,
+            word: Some(word.into()),
+            id: None,
+        }
+    }
+
+    /// What the answer to the question means.
+    fn of(answer: Request<'_>, status: Option<u16>) -> Self {
+        match status {
+            Some(200..=299) => Self::Ready,
+            Some(status @ (502..=504)) => Self::Refuse {
+                status,
+                retry_after: answer
+                    .answer_header("Retry-After")
+                    .filter(|_| status != 502)
+                    .map(Box::from),
+                word: answer.answer_header("X-Paas-Reason").and_then(reason::word),
+                id: answer.answer_header("X-Paas-Id").and_then(reason::word),
+            },
+            Some(_) => Self::Unanswered {
+                word: "unexpected-answer",
+            },
+            None => Self::Unanswered {
+                word: "unreachable",
+            },
+        }
+    }
+}
+
+/// The subrequest has ended. nginx may say so twice, the second time with all of its headers.
+pub(crate) fn answered(parent: Request<'_>, answer: Request<'_>, status: Option<u16>) {
+    let Some(context) = parent.context() else {
+        return;
+    };
+    let mut stage = context.stage.borrow_mut();
+    let may_be_noted = match &*stage {
+        Stage::Parked { .. } => true,
+        Stage::Answered(Verdict::Unanswered { word }) => *word != TIMEOUT,
+        Stage::Answered(_) => true,
+        Stage::New | Stage::Decided => false,
+    };
+    if may_be_noted {
+        *stage = Stage::Answered(Verdict::of(answer, status));
+    }
+}
+
+const TIMEOUT: &str = "timeout";
+
+/// The request has waited as long as it may.
+pub(crate) fn timed_out(request: Request<'_>) {
+    let Some(context) = request.context() else {
+        return;
+    };
+    let stage = context.stage.take();
+    if let Stage::Parked {
+        subrequest,
+        _timer,
+        _slot,
+    } = stage
+    {
+        context
+            .stage
+            .replace(Stage::Answered(Verdict::Unanswered { word: TIMEOUT }));
+        subrequest.abort();
+    } else {
+        context.stage.replace(stage);
+    }
+}
+
+/// Whether the attempt that failed was sent: for the request itself and for the question about it.
+pub(crate) fn was_sent(request: Request<'_>) -> bool {
+    let mut current = Some(request);
+    while let Some(request) = current {
+        if let Some(was_sent) = request.context().and_then(|context| context.was_sent.get()) {
+            return was_sent;
+        }
+        current = request.parent();
+    }
+    request.was_sent()
+}
+
+/// The context that says why this request, or the one it belongs to, was refused.
+pub(crate) fn context_with_reason(request: Request<'_>) -> Option<&Context> {
+    let said = |context: &&Context| context.reason.borrow().is_some();
+    request
+        .context()
+        .filter(said)
+        .or_else(|| request.main().context().filter(said))
+}

@@ -1,0 +1,21 @@
+//! The border to nginx: the only place of this crate where `unsafe` may stand.
+//!
+//! Thin files, one concern each. What crosses the border outwards is safe to use: a `Request<'r>` is a
+//! request that lives for `'r`, a `Pool<'p>` hands out memory that lives for `'p`, and every function
+//! that nginx calls runs inside [`guard`]. Nothing here decides anything about sites or backends.
+#![allow(unsafe_code)]
+
+pub(crate) mod conf;
+pub(crate) mod context;
+pub(crate) mod guard;
+pub(crate) mod headers;
+pub(crate) mod log;
+pub(crate) mod module;
+pub(crate) mod peer;
+pub(crate) mod phase;
+pub(crate) mod pool;
+pub(crate) mod request;
+pub(crate) mod subrequest;
+pub(crate) mod timer;
+pub(crate) mod upstream;
+pub(crate) mod variable;

@@ -1,0 +1,201 @@
+//! The peers of a request's upstream: nginx asks here for the address to connect to.
+
+use std::ffi::c_void;
+use std::ptr::NonNull;
+
+use ngx::ffi::{
+    NGX_BUSY, NGX_ERROR, NGX_OK, NGX_PEER_FAILED, NGX_PEER_NEXT, ngx_http_request_t,
+    ngx_http_upstream_srv_conf_t, ngx_int_t, ngx_peer_connection_t, ngx_str_t, ngx_uint_t,
+};
+
+use super::guard::{Entry, guard};
+use super::pool::Pool;
+use super::request::Request;
+use super::upstream::Upstream;
+use crate::balancer::{Failure, Selection};
+
+/// Where a peer listens: a socket address as the kernel takes it, and how nginx prints it.
+pub(crate) struct Address {
+    sockaddr: Box<[u8]>,
+    name: Box<[u8]>,
+}
+
+impl Address {
+    pub(super) fn new(sockaddr: &[u8], name: &[u8]) -> Self {
+        Self {
+            sockaddr: sockaddr.into(),
+            name: name.into(),
+        }
+    }
+
+    /// The address of a backend of the table.
+    pub(crate) fn from_socket(address: std::net::SocketAddr) -> Self {
+        let name = address.to_string();
+        // SAFETY: for both C structures all zeroes is a value, and their bytes, padding included, are then
+        // initialised; they are only read.
+        unsafe {
+            match address {
+                std::net::SocketAddr::V4(v4) => {
+                    let mut raw: libc::sockaddr_in = std::mem::zeroed();
+                    raw.sin_family = libc::AF_INET as libc::sa_family_t;
+                    raw.sin_port = v4.port().to_be();
+                    raw.sin_addr.s_addr = u32::from_ne_bytes(v4.ip().octets());
+                    Self::new(as_bytes(&raw), name.as_bytes())
+                }
+                std::net::SocketAddr::V6(v6) => {
+                    let mut raw: libc::sockaddr_in6 = std::mem::zeroed();
+                    raw.sin6_family = libc::AF_INET6 as libc::sa_family_t;
+                    raw.sin6_port = v6.port().to_be();
+                    raw.sin6_addr.s6_addr = v6.ip().octets();
+                    raw.sin6_scope_id = v6.scope_id();
+                    Self::new(as_bytes(&raw), name.as_bytes())
+                }
+            }
+        }
+    }
+
+    /// Copies the address to where it outlives this list of backends.
+    pub(crate) fn give<'p>(&self, pool: Pool<'p>) -> Option<Peer<'p>> {
+        let sockaddr = pool.copy(&self.sockaddr)?;
+        let name = pool.put(pool.string(&self.name)?)?;
+        Some(Peer { sockaddr, name })
+    }
+}
+
+/// # Safety
+/// All bytes of the value, padding included, are initialised.
+unsafe fn as_bytes<T>(value: &T) -> &[u8] {
+    // SAFETY: as the caller says.
+    unsafe { std::slice::from_raw_parts((&raw const *value).cast(), size_of::<T>()) }
+}
+
+/// An address in the pool of a request.
+pub(crate) struct Peer<'p> {
+    sockaddr: &'p mut [u8],
+    name: &'p mut ngx_str_t,
+}
+
+/// nginx calls this for every request that it is about to send to the upstream.
+pub(super) unsafe extern "C" fn init(
+    request: *mut ngx_http_request_t,
+    block: *mut ngx_http_upstream_srv_conf_t,
+) -> ngx_int_t {
+    guard!(
+        Entry::Request("paas_hash peer.init"),
+        NGX_ERROR as ngx_int_t,
+        {
+            let (Some(raw), Some(block)) = (NonNull::new(request), NonNull::new(block)) else {
+                return NGX_ERROR as ngx_int_t;
+            };
+            // SAFETY: nginx hands over a living request and the block, which outlives it.
+            let (request, block) = unsafe { (Request::from_raw(raw), Upstream::from_raw(block)) };
+            // SAFETY: after the configuration is read, this module's parts are only borrowed shared.
+            let part = block.part().map(|part| unsafe { &*part.as_ptr() });
+            match part.and_then(|part| start(request, part, raw)) {
+                Some(()) => NGX_OK as ngx_int_t,
+                None => NGX_ERROR as ngx_int_t,
+            }
+        }
+    )
+}
+
+fn start<'r>(
+    request: Request<'r>,
+    part: &'r crate::directives::ServerConf,
+    raw: NonNull<ngx_http_request_t>,
+) -> Option<()> {
+    let selection = Selection::new(request, part)?;
+    let tries = selection.tries();
+    let data = request.pool()?.keep(selection)?;
+    // SAFETY: nginx has made the upstream of this living request before it asks for peers.
+    let peer = unsafe { &mut raw.as_ref().upstream.as_mut()?.peer };
+    peer.data = data.as_ptr().cast();
+    peer.get = Some(get);
+    peer.free = Some(free);
+    peer.tries = tries;
+    // Without them `proxy_pass https://` would call a null pointer.
+    #[cfg(any(ngx_feature = "ssl", ngx_feature = "http_ssl", ngx_feature = "compat"))]
+    {
+        peer.set_session = Some(set_session);
+        peer.save_session = Some(save_session);
+    }
+    Some(())
+}
+
+unsafe extern "C" fn get(connection: *mut ngx_peer_connection_t, data: *mut c_void) -> ngx_int_t {
+    guard!(
+        Entry::Request("paas_hash peer.get"),
+        NGX_ERROR as ngx_int_t,
+        {
+            // SAFETY: nginx hands over the connection it prepares and what `start` put into `peer.data`.
+            let parts = unsafe { (connection.as_mut(), data.cast::<Selection<'_>>().as_mut()) };
+            let (Some(connection), Some(selection)) = parts else {
+                return NGX_ERROR as ngx_int_t;
+            };
+            connection.set_cached(0);
+            connection.connection = std::ptr::null_mut();
+            match selection.next() {
+                Some(peer) => {
+                    connection.socklen = peer.sockaddr.len() as _;
+                    connection.sockaddr = peer.sockaddr.as_mut_ptr().cast();
+                    connection.name = peer.name;
+                    NGX_OK as ngx_int_t
+                }
+                None => NGX_BUSY as ngx_int_t,
+            }
+        }
+    )
+}
+
+unsafe extern "C" fn free(
+    connection: *mut ngx_peer_connection_t,
+    data: *mut c_void,
+    state: ngx_uint_t,
+) {
+    guard!(Entry::Request("paas_hash peer.free"), (), {
+        // SAFETY: as in `get`.
+        let parts = unsafe { (connection.as_mut(), data.cast::<Selection<'_>>().as_mut()) };
+        let (Some(connection), Some(selection)) = parts else {
+            return;
+        };
+        if state & (NGX_PEER_FAILED | NGX_PEER_NEXT) as ngx_uint_t != 0 {
+            selection.failed(if is_stale(connection) {
+                Failure::StaleConnection
+            } else {
+                Failure::Backend
+            });
+        }
+        connection.tries = connection.tries.saturating_sub(1);
+    });
+}
+
+/// Whether a connection failed because it had been kept alive too long: that says nothing about the backend.
+/// One that timed out does.
+fn is_stale(connection: &ngx_peer_connection_t) -> bool {
+    // SAFETY: the connection of a peer, if any, lives here, and a connection has its two events.
+    let timed_out = unsafe {
+        connection.connection.as_ref().is_some_and(|connection| {
+            [connection.read, connection.write]
+                .iter()
+                .any(|event| event.as_ref().is_some_and(|e| e.timedout() != 0))
+        })
+    };
+    connection.cached() != 0 && !timed_out
+}
+
+#[cfg(any(ngx_feature = "ssl", ngx_feature = "http_ssl", ngx_feature = "compat"))]
+unsafe extern "C" fn set_session(
+    _connection: *mut ngx_peer_connection_t,
+    _data: *mut c_void,
+) -> ngx_int_t {
+    guard!(
+        Entry::Request("paas_hash set_session"),
+        NGX_ERROR as ngx_int_t,
+        NGX_OK as ngx_int_t
+    )
+}
+
+#[cfg(any(ngx_feature = "ssl", ngx_feature = "http_ssl", ngx_feature = "compat"))]
+unsafe extern "C" fn save_session(_connection: *mut ngx_peer_connection_t, _data: *mut c_void) {
+    guard!(Entry::Request("paas_hash save_session"), (), ());
+}

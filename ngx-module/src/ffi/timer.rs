@@ -1,0 +1,68 @@
+//! A timer on a request.
+
+use std::mem::zeroed;
+use std::ptr::NonNull;
+
+use ngx::ffi::{
+    ngx_add_timer, ngx_del_timer, ngx_event_t, ngx_http_request_t, ngx_http_run_posted_requests,
+};
+
+use super::guard::{Entry, guard};
+use super::request::Request;
+
+/// The event of a timer, in the request's pool; taken off nginx's clock before the pool goes.
+struct Event(ngx_event_t);
+
+impl Drop for Event {
+    fn drop(&mut self) {
+        if self.0.timer_set() != 0 {
+            // SAFETY: the event is on nginx's clock and has not moved since it was put there.
+            unsafe { ngx_del_timer(&raw mut self.0) };
+        }
+    }
+}
+
+/// A running timer of a request. It lives in the request's context, and so not longer than its event.
+pub(crate) struct Timer(NonNull<Event>);
+
+impl Timer {
+    /// Calls `fallback::timed_out` after this many milliseconds. None: out of memory.
+    pub(crate) fn start(request: Request<'_>, milliseconds: usize) -> Option<Self> {
+        // SAFETY: for nginx's event all zeroes is a value.
+        let mut event: ngx_event_t = unsafe { zeroed() };
+        event.data = request.as_ptr().cast();
+        event.handler = Some(expired);
+        // SAFETY: a request has a connection, which outlives it.
+        event.log = unsafe { request.fields().connection.as_ref() }?.log;
+        let kept = request.pool()?.keep(Event(event))?;
+        // SAFETY: the event stays in its place in the pool until Drop takes it off the clock.
+        unsafe { ngx_add_timer(&raw mut (*kept.as_ptr()).0, milliseconds) };
+        Some(Self(kept))
+    }
+}
+
+impl Drop for Timer {
+    fn drop(&mut self) {
+        // SAFETY: the event lives in the pool of the request whose context holds this timer: the memory of a
+        // pool is freed after all its cleanups ran, and an event that Drop has visited is off the clock.
+        unsafe {
+            let event = &raw mut (*self.0.as_ptr()).0;
+            if (*event).timer_set() != 0 {
+                ngx_del_timer(event);
+            }
+        }
+    }
+}
+
+unsafe extern "C" fn expired(event: *mut ngx_event_t) {
+    guard!(Entry::Request("paas_fallback timeout"), (), {
+        // SAFETY: nginx calls this for the event that `start` made; while it is on the clock its request lives.
+        let request = unsafe { NonNull::new((*event).data.cast::<ngx_http_request_t>()) };
+        let Some(raw) = request else { return };
+        // SAFETY: as above.
+        let (request, connection) = unsafe { (Request::from_raw(raw), raw.as_ref().connection) };
+        crate::fallback::timed_out(request);
+        // SAFETY: the connection is not closed before its posted requests have run.
+        unsafe { ngx_http_run_posted_requests(connection) };
+    });
+}

@@ -1,0 +1,84 @@
+//! `paas_role`: what a balancer or a backend refuses before anything else is done for a request, and which
+//! headers may not pass between sites and the platform.
+
+use ngx::ffi::ngx_http_phases_NGX_HTTP_PREACCESS_PHASE as PREACCESS;
+
+use crate::context::{Context, Reason};
+use crate::directives::Role;
+use crate::ffi::phase::Handler;
+use crate::ffi::request::{Outcome, Request};
+use crate::site::{self, Lookup};
+
+/// Seconds after which a visitor may try again when the table cannot be read.
+const RETRY_AFTER: &[u8] = b"5";
+
+/// The handler of the PREACCESS phase.
+pub(crate) struct Gate;
+
+impl Handler for Gate {
+    const NAME: &'static str = "paas_role";
+    const PHASE: u32 = PREACCESS;
+
+    fn handle(request: Request<'_>) -> Outcome {
+        let role = request
+            .location_conf()
+            .and_then(|location| location.role)
+            .unwrap_or(Role::Off);
+        if role == Role::Off || !request.is_main() {
+            return Outcome::Declined;
+        }
+        let Some(context) = request.context_or_new() else {
+            return Outcome::Status(500);
+        };
+        // The page of a refusal may come from a location that has the role, too.
+        if context.is_refused.get() {
+            return Outcome::Declined;
+        }
+        match site::lookup(request) {
+            Some(Lookup::Site(_)) if role == Role::Balancer => {
+                match request.remove_request_headers(is_ours) {
+                    Some(()) => Outcome::Declined,
+                    None => Outcome::Status(500),
+                }
+            }
+            Some(Lookup::Site(_)) => Outcome::Declined,
+            Some(Lookup::Unknown) => refuse(context, 404, "no-site"),
+            Some(Lookup::Unavailable) => {
+                match request.add_answer_header("Retry-After", RETRY_AFTER) {
+                    Some(()) => refuse(context, 503, "no-table"),
+                    None => Outcome::Status(500),
+                }
+            }
+            None => Outcome::Status(500),
+        }
+    }
+}
+
+fn refuse(context: &Context, status: u16, word: &str) -> Outcome {
+    context.is_refused.set(true);
+    *context.reason.borrow_mut() = Some(Reason {
+        word: word.into(),
+        id: None,
+    });
+    Outcome::Status(status)
+}
+
+/// Takes our headers from what a site answered: a site must not speak for the platform.
+pub(crate) fn filter_answer(request: Request<'_>) {
+    let role = request.location_conf().and_then(|location| location.role);
+    if role == Some(Role::Backend) && request.is_main() {
+        request.hide_answer_headers(is_ours);
+    }
+}
+
+/// Whether a header's name is `X-Paas-...`. Where `underscores_in_headers` lets `X_Paas_...` through, an
+/// application could not tell it from the other.
+fn is_ours(name: &[u8]) -> bool {
+    const PREFIX: &[u8] = b"x-paas-";
+    name.get(..PREFIX.len()).is_some_and(|start| {
+        start.iter().zip(PREFIX).all(|(have, want)| match have {
+            b'_' => *want == b'-',
+            byte => byte.to_ascii_lowercase() == *want,
+        })
+    })
+}
