@@ -157,6 +157,22 @@ impl Edit for Session<'_> {
         })
     }
 
+    fn rename_user(&mut self, name: &UserName, new: &UserName) -> Result<()> {
+        self.user_must_exist(name)?;
+        if self.user(new)?.is_some() {
+            return Err(RegistryError::Exists {
+                what: "user",
+                name: new.to_string(),
+                owner: String::new(),
+            });
+        }
+        self.execute(
+            "UPDATE users SET name = ?2 WHERE name = ?1",
+            [name.as_str(), new.as_str()],
+        )?;
+        Ok(())
+    }
+
     fn remove_user(&mut self, name: &UserName) -> Result<()> {
         self.user_must_exist(name)?;
         let mut statement = self
