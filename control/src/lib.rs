@@ -20,5 +20,6 @@ pub mod registry;
 pub mod render;
 pub mod settings;
 pub mod sync;
+pub mod up;
 pub mod vassal;
 pub mod watch;

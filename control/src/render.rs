@@ -68,6 +68,8 @@ pub fn render(input: Input<'_>) -> Result<Rendered, RenderError> {
     }
     if settings.has(Role::Backend) {
         rendered.add("paas-backend.conf", backend(settings)?)?;
+        let emperor = crate::emperor::configuration(settings)?;
+        rendered.files.insert("emperor.ini".to_owned(), emperor);
     }
     Ok(rendered)
 }
