@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use rustix::process::Signal;
 
@@ -72,7 +73,7 @@ impl<'r> Platform<'r> {
     /// # Panics
     /// When it does not come up.
     pub fn up(&mut self) {
-        todo_up(self);
+        start(self);
     }
 
     /// The balancer's port for http.
@@ -361,8 +362,40 @@ impl<'r> Platform<'r> {
     }
 }
 
-fn todo_up(_platform: &mut Platform<'_>) {
-    let _ = build::program("paasctl");
+/// Writes a machine's settings: `heading` with the machine's own lines, and what the test wants more in that section.
+fn settle(root: &Path, name: &str, section: &str, own: &str, more: &str) {
+    let file = root.join(name).join("etc/paas/paas.toml");
+    if file.exists() {
+        return;
+    }
+    let more = more.replacen(&format!("[{section}]\n"), "", 1);
+    let registry = root.join("registry.db");
+    let text = format!(
+        "name = \"{name}\"\nroles = [\"{section}\"]\nregistry = {registry:?}\n\n[nginx]\nworkers = 1\nmodule = {:?}\n\n[{section}]\n{own}{more}",
+        build::module()
+    );
+    fs::create_dir_all(file.parent().expect("a directory")).expect("the directory is made");
+    fs::write(&file, text).expect("the settings are written");
+}
+
+fn start(platform: &mut Platform<'_>) {
+    let directory = platform.directory();
+    let listen = format!("listen = [\"127.0.0.1:{}\"]\n", platform.port);
+    settle(&directory, "balancer", "balancer", &listen, &platform.options.balancer);
+    for number in 1..=platform.options.backends {
+        let listen = format!("listen = \"127.0.0.1:{}\"\n", platform.port + 1 + number);
+        settle(&directory, &format!("b{number}"), "backend", &listen, &platform.options.backend);
+    }
+    let output = platform.root.join("up.log");
+    let mut command = Command::new(build::program("paasctl"));
+    command.arg("--root").arg(&directory).args(["up", "--backends", &platform.options.backends.to_string()]);
+    let _ = fs::remove_file(&output);
+    let mut process = Process::start("paasctl up", &mut command, &output, Signal::TERM);
+    wait::until("the platform is up", || {
+        assert!(process.ended().is_none(), "paasctl up ended: {}", process.output());
+        process.output().contains("The platform is up").then_some(())
+    });
+    platform.process = Some(process);
 }
 
 fn todo_parked(_platform: &Platform<'_>) {}
