@@ -406,16 +406,3 @@ fn no_client_can_ask_the_service_itself() {
     );
     assert!(service.received().is_empty());
 }
-
-#[test]
-fn sleeping_is_no_emergency_in_the_error_log() {
-    let root = Root::new();
-    let front = front(&root, "");
-    let (_service, _site) = waking(&front);
-    assert_eq!(Request::get("a.test", "/").send(front.port).status, 200);
-    assert!(
-        !front.nginx.errors().contains("[crit]"),
-        "{}",
-        front.nginx.errors()
-    );
-}

@@ -59,7 +59,7 @@ fn what_the_others_are_measured_against_is_accepted() {
     ));
     accepted(
         "paas_table {root}/table;
-         server { listen 127.0.0.1:1; recursive_error_pages on; paas_socket {root}/{id}/app.sock;
+         server { listen 127.0.0.1:1; recursive_error_pages on; paas_socket \"{root}/{id}/app.sock\";
              location / { paas_role backend; uwsgi_pass unix:$paas_socket; error_page 502 = @wake; }
              location @wake { paas_fallback vassal={root}/$paas_site_id.ini initialize=/init timeout=5s max_parked=2;
                  uwsgi_pass unix:$paas_socket; }
@@ -172,7 +172,7 @@ fn a_role_without_a_table() {
 #[test]
 fn a_socket_pattern_with_an_unknown_or_no_placeholder() {
     refused(
-        "paas_socket /run/{name}/app.sock;",
+        "paas_socket \"/run/{name}/app.sock\";",
         &["paas_socket", "{name}"],
     );
     refused("paas_socket /run/app.sock;", &["paas_socket"]);

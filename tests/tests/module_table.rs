@@ -3,13 +3,13 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
 
 use paas_tests::stub::Answer;
-use paas_tests::{Nginx, Request, Response, Root, Stub, wait};
+use paas_tests::{Nginx, Request, Response, Root, Stub, process, wait};
 use routing::{Domain, Method, Placement, SlowChange, State, Weight};
 use table::{BackendId, BackendRecord, Change, Options, SiteId, SiteRecord, Writer};
 
@@ -89,7 +89,7 @@ impl Balancer {
     }
 }
 
-fn writer(table: &std::path::Path) -> Writer {
+fn writer(table: &Path) -> Writer {
     Writer::open_or_create(
         table,
         Options {
@@ -225,7 +225,8 @@ fn states_pins_weights_and_placement_are_obeyed_at_the_next_request() {
         from: Method::Python64,
         threshold: u64::MAX / 3,
     };
-    let steps: Vec<(&str, Box<dyn Fn(&mut Vec<BackendRecord>, &mut Placement)>)> = vec![
+    type Step = Box<dyn Fn(&mut Vec<BackendRecord>, &mut Placement)>;
+    let steps: Vec<(&str, Step)> = vec![
         ("as it was", Box::new(|_, _| ())),
         (
             "b2 drains",
@@ -471,7 +472,7 @@ fn replacing_and_changing_under_load_loses_no_request() {
 }
 
 /// Puts another environment into force, made by `make` in a new directory, as another program would.
-fn replace(table: &std::path::Path, number: u64, make: impl Fn(&std::path::Path)) {
+fn replace(table: &Path, number: u64, make: impl Fn(&Path)) {
     let directory = table.join(number.to_string());
     fs::create_dir(&directory).expect("ours");
     make(&directory);
@@ -480,40 +481,77 @@ fn replace(table: &std::path::Path, number: u64, make: impl Fn(&std::path::Path)
     fs::rename(&link, table.join("current")).expect("ours");
 }
 
+/// The file of the environment in force before `directory`.
+fn old_file(directory: &Path) -> Vec<u8> {
+    let table = directory.parent().expect("the table");
+    fs::read(table.join("current/data.mdb")).expect("the old one is there")
+}
+
+/// The header's revision of the registry: no other place in the file has these bytes.
+const REVISION: u64 = 0x1122_3344_5566_7788;
+
+/// Where the header's record begins in the file, in every copy of it.
+fn headers(file: &[u8]) -> Vec<usize> {
+    // A format of two bytes and a mark come before the revision.
+    let revision = REVISION.to_le_bytes();
+    let found = file
+        .windows(8)
+        .enumerate()
+        .filter(|(_, bytes)| *bytes == revision);
+    found.map(|(at, _)| at - 3).collect()
+}
+
 #[test]
 fn a_damaged_table_or_one_of_another_version_is_a_page_and_not_a_crash() {
-    let wrong: [(&str, fn(&std::path::Path)); 4] = [
-        ("empty", |directory| {
+    type Make = fn(&Path);
+    let wrong: [(&str, Make); 5] = [
+        ("an empty file", |directory| {
             fs::write(directory.join("data.mdb"), "").expect("ours");
         }),
         ("no database", |directory| {
             fs::write(directory.join("data.mdb"), vec![0x5a; 64 * 1024]).expect("ours");
         }),
         ("a directory without files", |_| ()),
-        ("cut off", |directory| {
-            let old = directory
-                .parent()
-                .expect("a parent")
-                .join("current/data.mdb");
-            let bytes = fs::read(old).expect("the old one");
-            fs::write(directory.join("data.mdb"), &bytes[..bytes.len().min(5000)]).expect("ours");
+        ("another version", |directory| {
+            let mut file = old_file(directory);
+            let headers = headers(&file);
+            assert!(!headers.is_empty());
+            for at in headers {
+                file[at..at + 2].copy_from_slice(&(table::FORMAT + 1).to_le_bytes());
+            }
+            fs::write(directory.join("data.mdb"), file).expect("ours");
+        }),
+        ("a header with a mark that is none", |directory| {
+            let mut file = old_file(directory);
+            for at in headers(&file) {
+                file[at + 2] = 0xee;
+            }
+            fs::write(directory.join("data.mdb"), file).expect("ours");
         }),
     ];
     for (what, make) in wrong {
         let root = Root::new();
         let balancer = Balancer::start(&root);
         let mut writer = balancer.writer();
-        writer.rebuild(1, filled(&balancer)).expect("written");
+        writer
+            .rebuild(REVISION, filled(&balancer))
+            .expect("written");
         drop(writer);
         replace(&balancer.table, 4_000_000_000, make);
+        let _ = process::run("chmod", &["-R", "a+rwX", &balancer.table.to_string_lossy()]);
         for _ in 0..20 {
             assert_eq!(balancer.ask("a.test").status, 503, "{what}");
         }
         let workers = balancer.nginx.workers();
+        let errors = balancer.nginx.errors();
+        assert!(
+            errors.contains(&*balancer.table.to_string_lossy()),
+            "{what}: the log names the table: {errors}"
+        );
         // The daemon builds it anew.
         balancer
             .writer()
-            .rebuild(2, filled(&balancer))
+            .rebuild(REVISION + 1, filled(&balancer))
             .expect("written");
         wait::until_true(&format!("the table to be seen after {what}"), || {
             balancer.knows("a.test")
@@ -558,7 +596,7 @@ fn a_worker_killed_and_a_reload_find_the_table_again() {
     writer.apply(2, [site(9, "later.test")]).expect("written");
     assert!(balancer.knows("later.test"));
     let worker = balancer.nginx.workers()[0];
-    paas_tests::process::send(worker, rustix::process::Signal::KILL);
+    process::send(worker, rustix::process::Signal::KILL);
     wait::until_true("another worker", || {
         balancer
             .nginx
