@@ -18,7 +18,7 @@ pub struct Refused {
 /// Longest value in bytes. nginx's own buffer for one, with its quotes and escapes, has 4096.
 const LONGEST: usize = 2000;
 
-/// A value as nginx reads it, always in double quotes.
+/// A value as nginx reads it, in double quotes unless it is a plain word.
 ///
 /// nginx evaluates variables in many values, with no way to write a `$` that is not one; so `$` is refused.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -27,25 +27,19 @@ pub struct NginxValue(String);
 impl NginxValue {
     /// Writes `text` as one value without variables.
     pub fn new(text: &str) -> Result<Self, Refused> {
-        let refuse = |why| refused("nginx", text, why);
-        check(text).map_err(refuse)?;
-        if text.contains('$') {
-            return Err(refuse("nginx would read a variable at the $"));
-        }
-        let mut value = String::with_capacity(text.len() + 2);
-        value.push('"');
-        for character in text.chars() {
-            if matches!(character, '"' | '\\') {
-                value.push('\\');
-            }
-            value.push(character);
-        }
-        value.push('"');
-        Ok(Self(value))
+        Self::within("", text, "")
     }
 
-    /// As [`NginxValue::new`], for `include`: nginx would take `*`, `?` and `[` in the directory for a pattern.
-    pub fn include(directory: &str, pattern: &'static str) -> Result<Self, Refused> {
+    /// As [`NginxValue::new`], with words of this program around it, in which variables may stand.
+    pub fn within(before: &'static str, text: &str, after: &'static str) -> Result<Self, Refused> {
+        let word = format!("{before}{}{after}", escaped(text)?);
+        let plain = |b: u8| b.is_ascii_alphanumeric() || b"_-./:,*".contains(&b);
+        let bare = !word.is_empty() && word.bytes().all(plain);
+        Ok(Self(if bare { word } else { format!("\"{word}\"") }))
+    }
+
+    /// All files `*.conf` of a directory, for `include`. nginx would take `*`, `?` and `[` in its name for a pattern.
+    pub fn snippets(directory: &str) -> Result<Self, Refused> {
         if directory.contains(['*', '?', '[']) {
             return Err(refused(
                 "nginx",
@@ -53,7 +47,7 @@ impl NginxValue {
                 "nginx would read a pattern at the *, ? or [",
             ));
         }
-        Self::new(&format!("{directory}/{pattern}"))
+        Self::within("", directory, "/*.conf")
     }
 }
 
@@ -105,6 +99,23 @@ fn refused(target: &'static str, text: &str, why: &'static str) -> Refused {
         text: text.chars().take(120).collect(),
         why,
     }
+}
+
+/// The inside of a quoted word of nginx.
+fn escaped(text: &str) -> Result<String, Refused> {
+    let refuse = |why| refused("nginx", text, why);
+    check(text).map_err(refuse)?;
+    if text.contains('$') {
+        return Err(refuse("nginx would read a variable at the $"));
+    }
+    let mut inner = String::with_capacity(text.len());
+    for character in text.chars() {
+        if matches!(character, '"' | '\\') {
+            inner.push('\\');
+        }
+        inner.push(character);
+    }
+    Ok(inner)
 }
 
 /// What neither program may be given.

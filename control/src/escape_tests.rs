@@ -145,7 +145,7 @@ fn what_no_quoting_can_keep_is_refused() {
     ] {
         assert!(IniValue::new(bad).is_err(), "{bad:?}");
     }
-    assert!(NginxValue::include("/srv/[a]", "*.conf").is_err());
+    assert!(NginxValue::snippets("/srv/[a]").is_err());
 }
 
 const SAMPLES: [&str; 9] = [

@@ -9,18 +9,19 @@ use std::path::Path;
 pub fn write_atomically(path: &Path, content: &[u8], mode: u32) -> io::Result<()> {
     let directory = parent(path)?;
     fs::create_dir_all(directory)?;
-    // Hidden, and with an ending that neither nginx's includes nor the Emperor take for theirs.
-    let mut file = tempfile::Builder::new()
-        .prefix(".new-")
-        .suffix(".tmp")
-        .permissions(fs::Permissions::from_mode(mode))
-        .tempfile_in(directory)?;
+    let mut file = draft(directory, mode)?;
     file.write_all(content)?;
-    file.as_file()
-        .set_permissions(fs::Permissions::from_mode(mode))?;
     file.as_file().sync_all()?;
     file.persist(path).map_err(|error| error.error)?;
     sync_directory(directory)
+}
+
+/// As [`write_atomically`], but not synced: for what a crash of the machine takes away anyway. The directory is there already.
+pub fn write_briefly(path: &Path, content: &[u8], mode: u32) -> io::Result<()> {
+    let mut file = draft(parent(path)?, mode)?;
+    file.write_all(content)?;
+    file.persist(path).map_err(|error| error.error)?;
+    Ok(())
 }
 
 /// Makes `link` a symbolic link to `target`, whatever link stood there before.
@@ -39,6 +40,18 @@ pub fn replace_link(target: &Path, link: &Path) -> io::Result<()> {
 /// Makes what was created, renamed or removed in `directory` durable.
 pub fn sync_directory(directory: &Path) -> io::Result<()> {
     File::open(directory)?.sync_all()
+}
+
+/// Hidden, and with an ending that neither nginx's includes nor the Emperor take for theirs.
+fn draft(directory: &Path, mode: u32) -> io::Result<tempfile::NamedTempFile> {
+    let file = tempfile::Builder::new()
+        .prefix(".new-")
+        .suffix(".tmp")
+        .permissions(fs::Permissions::from_mode(mode))
+        .tempfile_in(directory)?;
+    file.as_file()
+        .set_permissions(fs::Permissions::from_mode(mode))?;
+    Ok(file)
 }
 
 fn parent(path: &Path) -> io::Result<&Path> {

@@ -3,11 +3,23 @@
 //!
 //! `model`, `escape` and `render` are pure: no clock, no file, no network.
 pub mod cli;
+pub mod client;
+pub mod daemon;
+pub mod emperor;
 pub mod escape;
 pub mod files;
+pub mod follow;
+pub mod generations;
+pub mod guess;
+pub mod http;
+pub mod initialize;
 pub mod model;
+pub mod nginx;
 pub mod paths;
 pub mod registry;
+pub mod render;
 pub mod settings;
 pub mod sync;
+pub mod up;
+pub mod vassal;
 pub mod watch;

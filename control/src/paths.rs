@@ -155,6 +155,10 @@ impl Paths {
     pub fn nginx_pid(&self) -> PathBuf {
         self.run().join("nginx.pid")
     }
+    /// What nginx has to say about itself.
+    pub fn nginx_error_log(&self) -> PathBuf {
+        self.logs().join("nginx-error.log")
+    }
     /// All logs.
     pub fn logs(&self) -> PathBuf {
         self.root.join("var/log/paas")

@@ -131,6 +131,8 @@ pub struct Balancer {
     pub connect_timeout: Span,
     /// How long a backend may be silent.
     pub read_timeout: Span,
+    /// Whether it answers on its addresses for every name that no other server of the same nginx has.
+    pub default_server: bool,
     /// Idle connections to backends that each worker keeps.
     pub keepalive: u16,
 }
@@ -191,6 +193,8 @@ pub struct Backend {
     pub trusted: Vec<Network>,
     /// Where sites' sockets lie.
     pub socket_path: SocketPattern,
+    /// How long a site may be silent.
+    pub read_timeout: Span,
     /// How long a site may take to start.
     pub start_timeout: Span,
     /// After how long without a request a site sleeps, unless it says otherwise.

@@ -42,6 +42,7 @@ struct BalancerFile {
     client_max_body_size: Option<String>,
     connect_timeout_ms: Option<u64>,
     read_timeout: Option<String>,
+    default_server: Option<bool>,
     keepalive: Option<u16>,
 }
 
@@ -51,6 +52,7 @@ struct BackendFile {
     listen: Option<SocketAddr>,
     trusted: Option<Vec<String>>,
     socket_path: Option<String>,
+    read_timeout: Option<String>,
     start_timeout: Option<String>,
     idle: Option<String>,
     uwsgi: Option<String>,
@@ -199,6 +201,7 @@ impl Checked<'_> {
             )?,
             connect_timeout,
             read_timeout: self.span("balancer.read_timeout", raw.read_timeout, "75s")?,
+            default_server: raw.default_server.unwrap_or(true),
             keepalive: raw.keepalive.unwrap_or(64),
         })
     }
@@ -231,6 +234,7 @@ impl Checked<'_> {
                 .map(|block| self.check("backend.trusted", Network::parse(block)))
                 .collect::<Result<_, _>>()?,
             socket_path,
+            read_timeout: self.span("backend.read_timeout", raw.read_timeout, "70s")?,
             start_timeout: self.span("backend.start_timeout", raw.start_timeout, "60s")?,
             idle: self.span("backend.idle", raw.idle, "10m")?,
             uwsgi: self.path(

@@ -1,12 +1,31 @@
 //! The command line: one file for each noun. What a command prints on standard output is its answer; what it has to say
 //! about it goes to standard error.
+mod add_site;
+mod application;
+mod backend;
+mod domain;
+mod machine;
+mod output;
+mod placement;
+pub mod render;
+mod route;
 pub mod serve;
+mod site;
 pub mod up;
+mod user;
 
+pub use machine::Machine;
+
+use crate::generations::GenerationError;
+use crate::model::Invalid;
+use crate::registry::RegistryError;
+use crate::render::RenderError;
 use crate::settings::{Settings, SettingsError};
 use clap::{Parser, Subcommand};
+use std::io::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
+use table::TableError;
 
 /// A platform for very many Python sites: nginx in front, the uWSGI Emperor behind, one registry.
 #[derive(Debug, Parser)]
@@ -26,9 +45,65 @@ pub struct Cli {
     pub command: Command,
 }
 
+/// How an answer is printed.
+#[derive(Debug, Clone, Copy, clap::Args)]
+pub struct Format {
+    /// For programs.
+    #[arg(long)]
+    json: bool,
+}
+
 /// What can be done.
 #[derive(Debug, Subcommand)]
 pub enum Command {
+    /// Add an account that can own sites.
+    AddUser(user::Add),
+    /// List users.
+    ListUsers(Format),
+    /// Show a user and the user's sites.
+    ShowUser(user::Show),
+    /// Rename a user.
+    SetUser(user::Set),
+    /// Remove a user; the uid is never used again.
+    RemoveUser(user::Remove),
+    /// Add a machine that runs sites.
+    AddBackend(backend::Add),
+    /// List backends.
+    ListBackends(Format),
+    /// Show a backend.
+    ShowBackend(backend::Show),
+    /// Change a backend: address, weight, state ...
+    SetBackend(backend::Set),
+    /// Remove a backend; its sites go elsewhere.
+    RemoveBackend(backend::Remove),
+    /// Add a site, or many.
+    AddSite(Box<add_site::Add>),
+    /// List sites.
+    ListSites(site::List),
+    /// Show a site.
+    ShowSite(site::Show),
+    /// Change a site: its owner, directory, entry point ...
+    SetSite(Box<site::Set>),
+    /// Remove a site and all its domains; its files stay.
+    RemoveSite(site::Remove),
+    /// Let a further domain lead to a site.
+    AddDomain(domain::Add),
+    /// List domains and the sites they lead to.
+    ListDomains(domain::List),
+    /// Show where a domain leads.
+    ShowDomain(domain::Show),
+    /// Let a further domain lead to another site.
+    SetDomain(domain::Set),
+    /// Remove a further domain.
+    RemoveDomain(domain::Remove),
+    /// Show how sites are spread over backends.
+    ShowPlacement(Format),
+    /// Change how sites are spread over backends.
+    SetPlacement(placement::Set),
+    /// Show where requests for a host go, by the table that nginx reads.
+    Route(route::Route),
+    /// Write nginx's configuration, if nginx accepts it.
+    Render(render::Render),
     /// Run the daemon: keep the table up to date, wake sites.
     Serve(serve::Serve),
     /// Run the whole platform on this machine in the foreground.
@@ -43,30 +118,104 @@ pub enum CliError {
     Settings(#[from] SettingsError),
     /// The registry.
     #[error(transparent)]
-    Registry(#[from] crate::registry::RegistryError),
+    Registry(#[from] RegistryError),
+    /// The table.
+    #[error(transparent)]
+    Table(#[from] TableError),
+    /// Rendering.
+    #[error(transparent)]
+    Render(#[from] RenderError),
+    /// Writing what was rendered.
+    #[error(transparent)]
+    Generation(#[from] GenerationError),
+    /// A site's entry point.
+    #[error(transparent)]
+    Guess(#[from] crate::guess::GuessError),
+    /// A site's virtualenv.
+    #[error(transparent)]
+    Venv(#[from] crate::guess::VenvError),
     /// Something typed at the command line.
     #[error(transparent)]
-    Invalid(#[from] crate::model::Invalid),
+    Invalid(#[from] Invalid),
+    /// Standard input or output.
+    #[error(transparent)]
+    Io(#[from] std::io::Error),
     /// Anything that says itself what happened, to what, and what to do.
     #[error("{0}")]
     Other(String),
 }
 
-/// Runs a command to its exit code.
+impl CliError {
+    /// There is no such thing.
+    fn missing(what: &'static str, name: impl ToString) -> Self {
+        Self::Registry(RegistryError::Missing {
+            what,
+            name: name.to_string(),
+        })
+    }
+}
+
+/// Runs a command to its exit code, printing on standard output and standard error.
 pub fn run(cli: Cli) -> ExitCode {
-    match dispatch(cli) {
+    let mut out = std::io::BufWriter::new(std::io::stdout());
+    let done =
+        dispatch(cli, &mut out).and_then(|code| out.flush().map(|()| code).map_err(CliError::Io));
+    match done {
         Ok(code) => code,
+        // Whoever read the answer (`| head`) has seen enough.
+        Err(CliError::Io(error)) if error.kind() == std::io::ErrorKind::BrokenPipe => {
+            ExitCode::SUCCESS
+        }
         Err(error) => {
+            // What was answered before it comes first.
+            let _ = out.flush();
             eprintln!("paasctl: {error}");
             ExitCode::FAILURE
         }
     }
 }
 
-fn dispatch(cli: Cli) -> Result<ExitCode, CliError> {
+fn dispatch(cli: Cli, out: &mut dyn Write) -> Result<ExitCode, CliError> {
+    let root = &cli.root;
     match cli.command {
         // `up` composes machines, each with its own settings below the root.
-        Command::Up(up) => up::run(&cli.root, up),
-        Command::Serve(serve) => serve::run(Settings::load(&cli.root)?, serve),
+        Command::Up(up) => up::run(root, up),
+        Command::Serve(serve) => serve::run(Settings::load(root)?, serve),
+        Command::Render(arguments) => render::run(&Machine::load(root)?, arguments, out),
+        Command::Route(arguments) => route::run(&Machine::load(root)?, arguments, out),
+        command => registry(&Machine::load(root)?, command, out).map(|()| ExitCode::SUCCESS),
     }
 }
+
+/// The commands that read or change the registry.
+fn registry(machine: &Machine, command: Command, out: &mut dyn Write) -> Result<(), CliError> {
+    match command {
+        Command::AddUser(arguments) => user::add(machine, arguments, out),
+        Command::ListUsers(format) => user::list(machine, format, out),
+        Command::ShowUser(arguments) => user::show(machine, arguments, out),
+        Command::SetUser(arguments) => user::set(machine, arguments, out),
+        Command::RemoveUser(arguments) => user::remove(machine, arguments, out),
+        Command::AddBackend(arguments) => backend::add(machine, arguments, out),
+        Command::ListBackends(format) => backend::list(machine, format, out),
+        Command::ShowBackend(arguments) => backend::show(machine, arguments, out),
+        Command::SetBackend(arguments) => backend::set(machine, arguments, out),
+        Command::RemoveBackend(arguments) => backend::remove(machine, arguments, out),
+        Command::AddSite(arguments) => add_site::add(machine, *arguments, out),
+        Command::ListSites(arguments) => site::list(machine, arguments, out),
+        Command::ShowSite(arguments) => site::show(machine, arguments, out),
+        Command::SetSite(arguments) => site::set(machine, *arguments, out),
+        Command::RemoveSite(arguments) => site::remove(machine, arguments, out),
+        Command::AddDomain(arguments) => domain::add(machine, arguments, out),
+        Command::ListDomains(arguments) => domain::list(machine, arguments, out),
+        Command::ShowDomain(arguments) => domain::show(machine, arguments, out),
+        Command::SetDomain(arguments) => domain::set(machine, arguments, out),
+        Command::RemoveDomain(arguments) => domain::remove(machine, arguments, out),
+        Command::ShowPlacement(format) => placement::show(machine, format, out),
+        Command::SetPlacement(arguments) => placement::set(machine, arguments, out),
+        Command::Route(_) | Command::Render(_) | Command::Serve(_) | Command::Up(_) => Ok(()),
+    }
+}
+
+#[cfg(test)]
+#[path = "sessions.rs"]
+mod sessions;

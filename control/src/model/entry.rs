@@ -11,7 +11,7 @@ pub enum EntryPoint {
     Module {
         /// Dotted name.
         module: String,
-        /// A Python identifier.
+        /// A Python identifier; with `()` behind it, a factory that is called without arguments (uWSGI does).
         callable: String,
     },
     /// A callable in a file below the site's directory: `web/app.py:app`.
@@ -31,13 +31,22 @@ impl EntryPoint {
             return Err(refuse("it is longer than 1024 bytes"));
         }
         let (place, callable) = text.rsplit_once(':').unwrap_or((text, "application"));
-        if !is_identifier(callable) {
+        let (name, factory) = match callable.strip_suffix("()") {
+            Some(name) => (name, true),
+            None => (callable, false),
+        };
+        if !is_identifier(name) {
             return Err(refuse(
                 "what follows the colon must be a Python name, as in mysite.wsgi:application",
             ));
         }
         let callable = callable.to_owned();
         if place.ends_with(".py") || place.ends_with(".wsgi") && place.contains('/') {
+            if factory {
+                return Err(refuse(
+                    "uWSGI calls a factory in a module only: write it as mysite:create_app()",
+                ));
+            }
             if !is_inner_path(place) {
                 return Err(refuse(
                     "the file must lie below the site's directory: a relative path without . and .. and control characters",
@@ -132,7 +141,12 @@ mod tests {
             EntryPoint::parse("app").unwrap().to_string(),
             "app:application"
         );
-        for text in ["mysite.wsgi:application", "web/my app.py:app", "app:app"] {
+        for text in [
+            "mysite.wsgi:application",
+            "web/my app.py:app",
+            "app:app",
+            "shop:create_app()",
+        ] {
             assert_eq!(EntryPoint::parse(text).unwrap().to_string(), text);
         }
     }
@@ -154,6 +168,10 @@ mod tests {
             "a-b:c",
             "a:b:c",
             "a:%(x)",
+            "a:()",
+            "a:b(1)",
+            "a:b()()",
+            "web/a.py:b()",
         ] {
             assert!(EntryPoint::parse(bad).is_err(), "{bad:?}");
         }

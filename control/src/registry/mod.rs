@@ -121,6 +121,8 @@ pub trait View {
 pub trait Edit: View {
     /// Adds a user with `uid`, or with the next free one of `range`; a uid is never given twice.
     fn add_user(&mut self, name: &UserName, uid: Option<Uid>, range: UidRange) -> Result<User>;
+    /// Gives a user another name.
+    fn rename_user(&mut self, name: &UserName, new: &UserName) -> Result<()>;
     /// Removes a user who owns no site.
     fn remove_user(&mut self, name: &UserName) -> Result<()>;
     /// Adds a backend.

@@ -20,7 +20,7 @@ CREATE TABLE backends (
 
 CREATE TABLE sites (
     id        INTEGER PRIMARY KEY AUTOINCREMENT,
-    user      TEXT NOT NULL REFERENCES users (name),
+    user      TEXT NOT NULL REFERENCES users (name) ON UPDATE CASCADE,
     domain    TEXT NOT NULL UNIQUE REFERENCES domains (domain) DEFERRABLE INITIALLY DEFERRED,
     directory TEXT NOT NULL,
     entry     TEXT NOT NULL,

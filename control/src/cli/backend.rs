@@ -1,0 +1,194 @@
+//! `add-backend`, `list-backends`, `show-backend`, `set-backend`, `remove-backend`.
+use super::machine::{Concerns, Machine};
+use super::output::{Table, facts, json};
+use super::{CliError, Format};
+use crate::model::{Backend, BackendKey, BackendName, NewBackend, State, Weight, parse_weight};
+use serde::Serialize;
+use std::io::Write;
+use std::net::SocketAddr;
+
+/// Arguments of `add-backend`.
+#[derive(Debug, clap::Args)]
+pub struct Add {
+    /// Letters, digits, -, . and _.
+    name: BackendName,
+    /// Where its nginx listens for balancers: 10.0.0.5:9001 or [2001:db8::5]:9001.
+    address: SocketAddr,
+    /// What is hashed for it; without it the address. It stays when the address changes.
+    #[arg(long)]
+    key: Option<BackendKey>,
+    /// Its share of the sites, 1 to 10000.
+    #[arg(long, default_value = "1", value_parser = parse_weight)]
+    weight: Weight,
+    /// active, draining or disabled.
+    #[arg(long, default_value = "active")]
+    state: State,
+    #[command(flatten)]
+    format: Format,
+}
+
+/// Arguments of `show-backend`.
+#[derive(Debug, clap::Args)]
+pub struct Show {
+    name: BackendName,
+    #[command(flatten)]
+    format: Format,
+}
+
+/// Arguments of `set-backend`: what is not named stays.
+#[derive(Debug, clap::Args)]
+#[command(group = clap::ArgGroup::new("what").required(true).multiple(true).args(["address", "key", "weight", "state", "name_to"]))]
+pub struct Set {
+    name: BackendName,
+    /// A new address; the key stays, so no site moves.
+    #[arg(long)]
+    address: Option<SocketAddr>,
+    /// Another key: sites move.
+    #[arg(long)]
+    key: Option<BackendKey>,
+    /// Its share of the sites, 1 to 10000.
+    #[arg(long, value_parser = parse_weight)]
+    weight: Option<Weight>,
+    /// active, draining or disabled.
+    #[arg(long)]
+    state: Option<State>,
+    /// The name from now on.
+    #[arg(long = "rename", value_name = "NEW")]
+    name_to: Option<BackendName>,
+}
+
+/// Arguments of `remove-backend`.
+#[derive(Debug, clap::Args)]
+pub struct Remove {
+    name: BackendName,
+}
+
+#[derive(Serialize)]
+struct Shown {
+    id: u32,
+    name: String,
+    address: SocketAddr,
+    key: String,
+    weight: u32,
+    state: String,
+}
+
+impl From<&Backend> for Shown {
+    fn from(backend: &Backend) -> Self {
+        Self {
+            id: backend.id.get(),
+            name: backend.name.to_string(),
+            address: backend.address,
+            key: backend.key.to_string(),
+            weight: backend.weight.get(),
+            state: backend.state.to_string(),
+        }
+    }
+}
+
+pub(super) fn add(machine: &Machine, arguments: Add, out: &mut dyn Write) -> Result<(), CliError> {
+    let Add {
+        name,
+        address,
+        key,
+        weight,
+        state,
+        format,
+    } = arguments;
+    let new = NewBackend {
+        key: key.unwrap_or_else(|| BackendKey::of(address)),
+        name,
+        address,
+        weight,
+        state,
+    };
+    let backend = machine.edit(Concerns::Backends, |edit| Ok(edit.add_backend(&new)?))?;
+    match format.json {
+        true => json(out, &Shown::from(&backend)),
+        false => Ok(writeln!(
+            out,
+            "added backend {} at {}",
+            backend.name, backend.address
+        )?),
+    }
+}
+
+pub(super) fn list(machine: &Machine, format: Format, out: &mut dyn Write) -> Result<(), CliError> {
+    let backends = machine.registry()?.view()?.backends()?;
+    let shown: Vec<Shown> = backends.iter().map(Shown::from).collect();
+    if format.json {
+        return json(out, &shown);
+    }
+    let mut table = Table::new(&["NAME", "ADDRESS", "WEIGHT", "STATE", "KEY"]);
+    for one in shown {
+        table.row([
+            one.name,
+            one.address.to_string(),
+            one.weight.to_string(),
+            one.state,
+            one.key,
+        ]);
+    }
+    table.print(out)
+}
+
+pub(super) fn show(
+    machine: &Machine,
+    arguments: Show,
+    out: &mut dyn Write,
+) -> Result<(), CliError> {
+    let backend = machine.registry()?.view()?.backend(&arguments.name)?;
+    let shown = Shown::from(&backend.ok_or_else(|| CliError::missing("backend", &arguments.name))?);
+    if arguments.format.json {
+        return json(out, &shown);
+    }
+    let Shown {
+        id,
+        name,
+        address,
+        key,
+        weight,
+        state,
+    } = shown;
+    facts(
+        out,
+        &[
+            ("name", name),
+            ("id", id.to_string()),
+            ("address", address.to_string()),
+            ("key", key),
+            ("weight", weight.to_string()),
+            ("state", state),
+        ],
+    )
+}
+
+pub(super) fn set(machine: &Machine, arguments: Set, out: &mut dyn Write) -> Result<(), CliError> {
+    let name = &arguments.name;
+    machine.edit(Concerns::Backends, |edit| {
+        let old = edit
+            .backend(name)?
+            .ok_or_else(|| CliError::missing("backend", name))?;
+        let new = Backend {
+            id: old.id,
+            name: arguments.name_to.clone().unwrap_or(old.name),
+            address: arguments.address.unwrap_or(old.address),
+            key: arguments.key.clone().unwrap_or(old.key),
+            weight: arguments.weight.unwrap_or(old.weight),
+            state: arguments.state.unwrap_or(old.state),
+        };
+        Ok(edit.set_backend(&new)?)
+    })?;
+    Ok(writeln!(out, "set backend {name}")?)
+}
+
+pub(super) fn remove(
+    machine: &Machine,
+    arguments: Remove,
+    out: &mut dyn Write,
+) -> Result<(), CliError> {
+    machine.edit(Concerns::Backends, |edit| {
+        Ok(edit.remove_backend(&arguments.name)?)
+    })?;
+    Ok(writeln!(out, "removed backend {}", arguments.name)?)
+}

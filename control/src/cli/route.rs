@@ -1,0 +1,157 @@
+//! `route HOST`: where a request for a host goes, by the same table and the same function as the nginx module's.
+use super::machine::Machine;
+use super::output::{facts, json, json_line, or_empty};
+use super::{CliError, Format};
+use routing::{Backends, Host};
+use serde::Serialize;
+use std::io::{BufRead, Write};
+use std::process::ExitCode;
+use table::{BackendRecord, Reader, TableError, View};
+
+/// Arguments of `route`.
+#[derive(Debug, clap::Args)]
+pub struct Route {
+    /// A host as a browser sends it, with or without port; - reads many from standard input, one on each line, and
+    /// answers each with a line of JSON.
+    #[arg(value_name = "HOST")]
+    host: String,
+    #[command(flatten)]
+    format: Format,
+}
+
+/// Where a request goes; what is not so is null.
+#[derive(Debug, Default, Serialize)]
+struct Answer {
+    host: String,
+    /// The primary domain of the site.
+    site: Option<String>,
+    id: Option<u64>,
+    enabled: Option<bool>,
+    socket: Option<String>,
+    /// None if no backend may be given a request.
+    backend: Option<String>,
+    address: Option<String>,
+    /// Why it goes nowhere.
+    error: Option<String>,
+}
+
+/// Answers; the exit code says of a single host whether its requests go anywhere.
+pub(super) fn run(
+    machine: &Machine,
+    arguments: Route,
+    out: &mut dyn Write,
+) -> Result<ExitCode, CliError> {
+    let router = Router::new(machine)?;
+    if arguments.host == "-" {
+        let mut input = std::io::stdin().lock();
+        let mut line = Vec::new();
+        while input.read_until(b'\n', &mut line)? > 0 {
+            json_line(
+                out,
+                &router.route(line.strip_suffix(b"\n").unwrap_or(&line))?,
+            )?;
+            line.clear();
+        }
+        return Ok(ExitCode::SUCCESS);
+    }
+    // As typed by a person: other scripts become A-labels before anything else.
+    let host = match arguments.host.is_ascii() {
+        true => arguments.host,
+        false => crate::model::parse_domain(&arguments.host)?.to_string(),
+    };
+    let answer = router.route(host.as_bytes())?;
+    if arguments.format.json {
+        json(out, &answer)?;
+    } else if let Some(site) = &answer.site {
+        let state = if answer.enabled == Some(true) {
+            "enabled"
+        } else {
+            "disabled"
+        };
+        facts(
+            out,
+            &[
+                ("site", site.clone()),
+                ("id", or_empty(answer.id)),
+                ("state", state.to_owned()),
+                ("backend", or_empty(answer.backend.as_ref())),
+                ("address", or_empty(answer.address.as_ref())),
+                ("socket", or_empty(answer.socket.as_ref())),
+            ],
+        )?;
+    }
+    match answer.error {
+        Some(error) if !arguments.format.json => {
+            Err(CliError::Other(format!("{}: {error}", answer.host)))
+        }
+        Some(_) => Ok(ExitCode::FAILURE),
+        None => Ok(ExitCode::SUCCESS),
+    }
+}
+
+/// Knows the table as one worker of nginx does.
+struct Router<'a> {
+    machine: &'a Machine,
+    reader: Reader,
+    backends: Vec<BackendRecord>,
+    candidates: Backends,
+}
+
+impl<'a> Router<'a> {
+    fn new(machine: &'a Machine) -> Result<Self, CliError> {
+        let reader = Reader::new(machine.settings.paths().table());
+        let backends = reader.read(View::backends)??;
+        let candidates = Backends::new(backends.iter().map(BackendRecord::candidate));
+        Ok(Self {
+            machine,
+            reader,
+            backends,
+            candidates,
+        })
+    }
+
+    fn route(&self, raw: &[u8]) -> Result<Answer, CliError> {
+        let host = String::from_utf8_lossy(raw).into_owned();
+        let nowhere = |error: String| {
+            Ok(Answer {
+                host: host.clone(),
+                error: Some(error),
+                ..Answer::default()
+            })
+        };
+        let domain = match routing::host::parse(raw) {
+            Ok(Host::Domain(domain)) => domain,
+            Ok(Host::Ip(_)) => return nowhere("an address is the host of no site".to_owned()),
+            Err(error) => return nowhere(error.to_string()),
+        };
+        let looked = self
+            .reader
+            .read(|view| Ok::<_, TableError>((view.site(&domain)?, view.header().placement)))?;
+        let (Some(site), placement) = looked? else {
+            return nowhere("no site has this host".to_owned());
+        };
+        let pin = site
+            .pin
+            .and_then(|id| self.backends.iter().position(|backend| backend.id == id));
+        let chosen = self
+            .candidates
+            .choose(site.primary.as_bytes(), pin, &placement, |_| true);
+        let backend = chosen.and_then(|index| self.backends.get(index));
+        let error = backend.is_none().then(|| {
+            "no backend may be given a request; `paasctl list-backends` shows their states"
+                .to_owned()
+        });
+        let paths = self.machine.settings.paths();
+        let socket = paths.site_socket(site.id, &site.primary);
+        Ok(Answer {
+            host,
+            site: Some(site.primary.to_string()),
+            id: Some(site.id.get()),
+            enabled: Some(site.enabled),
+            socket: Some(socket.display().to_string()),
+            backend: backend.map(|backend| backend.name.clone()),
+            address: backend.map(|backend| backend.address.to_string()),
+            error,
+        })
+    }
+}

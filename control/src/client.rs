@@ -1,0 +1,82 @@
+//! Asking the machine's daemon through its control socket.
+use crate::settings::Settings;
+use http_body_util::{BodyExt, Empty};
+use hyper::Request;
+use hyper::body::Bytes;
+use hyper_util::rt::TokioIo;
+use std::io;
+use std::path::Path;
+use std::time::Duration;
+
+/// How long the daemon may take to bring the table up to date (a million sites anew take some seconds).
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// What came of `POST /refresh`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Refreshed {
+    /// The table holds what was committed.
+    Held,
+    /// No daemon runs here.
+    NoDaemon,
+    /// There is one, but it did not do it: why.
+    Failed(String),
+}
+
+/// Tells the daemon that the registry has changed, and waits until the table holds it.
+pub fn refresh(settings: &Settings) -> Refreshed {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build();
+    let runtime = match runtime {
+        Ok(runtime) => runtime,
+        Err(error) => return Refreshed::Failed(error.to_string()),
+    };
+    let socket = settings.paths().control_socket();
+    runtime.block_on(async {
+        match tokio::time::timeout(PATIENCE, post(&socket, "/refresh")).await {
+            Ok(answer) => answer,
+            Err(_) => Refreshed::Failed(format!("no answer within {} s", PATIENCE.as_secs())),
+        }
+    })
+}
+
+async fn post(socket: &Path, path: &str) -> Refreshed {
+    let stream = match tokio::net::UnixStream::connect(socket).await {
+        Ok(stream) => stream,
+        Err(error)
+            if matches!(
+                error.kind(),
+                io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused
+            ) =>
+        {
+            return Refreshed::NoDaemon;
+        }
+        Err(error) => return Refreshed::Failed(format!("{}: {error}", socket.display())),
+    };
+    match exchange(stream, path).await {
+        Ok((status, _)) if status.is_success() => Refreshed::Held,
+        Ok((status, said)) => Refreshed::Failed(format!("it answered {status}: {}", said.trim())),
+        Err(error) => Refreshed::Failed(error.to_string()),
+    }
+}
+
+async fn exchange(
+    stream: tokio::net::UnixStream,
+    path: &str,
+) -> hyper::Result<(hyper::StatusCode, String)> {
+    let (mut sender, connection) =
+        hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
+    let driver = tokio::spawn(connection);
+    let request = Request::post(path)
+        .header("Host", "paas")
+        .body(Empty::<Bytes>::new());
+    // A constant path and header always make a request.
+    let Ok(request) = request else {
+        return Ok((hyper::StatusCode::BAD_REQUEST, String::new()));
+    };
+    let answer = sender.send_request(request).await?;
+    let status = answer.status();
+    let body = answer.into_body().collect().await?.to_bytes();
+    driver.abort();
+    Ok((status, String::from_utf8_lossy(&body).into_owned()))
+}

@@ -1,0 +1,307 @@
+//! The daemon, composed of the machine's roles: every machine keeps its table; a backend also wakes sites.
+//!
+//! When it ends, running sites go on; the next daemon takes them over.
+
+use std::fs::{self, DirBuilder, File};
+use std::io;
+use std::os::unix::fs::{DirBuilderExt, PermissionsExt, chown};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use rustix::fs::inotify::WatchFlags;
+use rustix::fs::{FlockOperation, flock};
+use rustix::process::geteuid;
+use tokio::net::UnixListener;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::mpsc;
+
+use crate::emperor::{self, Alarm, EmperorError, Stats};
+use crate::follow::{self, FollowError, Follower};
+use crate::http::{self, Daemon};
+use crate::initialize::adopt::adopt;
+use crate::initialize::driver::{Driver, Message};
+use crate::initialize::held::remove_if_there;
+use crate::initialize::launching;
+use crate::initialize::machine::{Limits, Shown};
+use crate::initialize::prepare::{Place, SharedRegistry, group_of};
+use crate::registry::{self, RegistryError};
+use crate::settings::{Role, Settings};
+use crate::watch::{Directory, Readable};
+
+/// What keeps the daemon from running.
+#[derive(Debug, thiserror::Error)]
+pub enum DaemonError {
+    /// There is one already.
+    #[error("a daemon already runs on {}: its lock {} is taken", root.display(), lock.display())]
+    Running {
+        /// The root.
+        root: PathBuf,
+        /// The lock.
+        lock: PathBuf,
+    },
+    /// Something in the root cannot be made.
+    #[error("cannot make {}: {source}", path.display())]
+    Make {
+        /// What.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// Anything else the kernel refused.
+    #[error("{doing}: {source}")]
+    System {
+        /// What was tried.
+        doing: &'static str,
+        /// Why not.
+        source: io::Error,
+    },
+    /// The table cannot follow the registry.
+    #[error(transparent)]
+    Follow(#[from] FollowError),
+    /// The registry.
+    #[error(transparent)]
+    Registry(#[from] RegistryError),
+    /// The Emperor lives but cannot be talked to.
+    #[error(transparent)]
+    Emperor(#[from] EmperorError),
+}
+
+/// Runs until SIGTERM or SIGINT.
+pub async fn run(settings: Settings) -> Result<(), DaemonError> {
+    let system = |doing| move |source| DaemonError::System { doing, source };
+    let mut terminate =
+        signal(SignalKind::terminate()).map_err(system("cannot wait for SIGTERM"))?;
+    let mut interrupt =
+        signal(SignalKind::interrupt()).map_err(system("cannot wait for SIGINT"))?;
+    let group = match geteuid().is_root() {
+        true => Some(group_of(&settings.nginx.user).map_err(system("cannot find nginx's group"))?),
+        false => None,
+    };
+    make_directories(&settings)?;
+    let _lock = lock(&settings)?;
+    let follower = follow::start(&settings, group).await?;
+    let driver = match settings.has(Role::Backend) {
+        true => Some(start_waking(&settings, &follower).await?),
+        false => None,
+    };
+    let control = listen(&settings.paths().control_socket(), 0o660, group)?;
+    let api = http::router(Daemon {
+        name: settings.name.clone(),
+        follower,
+        driver,
+    });
+    let server = tokio::spawn(async move { axum::serve(control, api).await });
+    tell_ready().map_err(system(
+        "cannot tell $NOTIFY_SOCKET that the daemon is ready",
+    ))?;
+    tracing::info!(name = settings.name, root = %settings.paths().root().display(), "ready");
+    tokio::select! {
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
+        ended = server => {
+            let problem = ended.map_or_else(|problem| problem.to_string(), |served| format!("{served:?}"));
+            return Err(DaemonError::System { doing: "the control socket's server ended", source: io::Error::other(problem) });
+        }
+    }
+    tracing::info!("ending; running sites go on");
+    Ok(())
+}
+
+fn make_directories(settings: &Settings) -> Result<(), DaemonError> {
+    let paths = settings.paths();
+    let registry = paths.registry().parent().unwrap_or(paths.root()).to_owned();
+    for (path, mode) in [
+        (paths.run(), 0o755),
+        (paths.sites(), 0o755),
+        (paths.vassals(), 0o700),
+        (paths.notify(), 0o700),
+        (paths.state(), 0o755),
+        (paths.logs(), 0o755),
+        (registry, 0o755),
+    ] {
+        let make = DirBuilder::new().recursive(true).mode(mode).create(&path);
+        make.map_err(|source| DaemonError::Make { path, source })?;
+    }
+    Ok(())
+}
+
+/// Held while the daemon lives.
+fn lock(settings: &Settings) -> Result<File, DaemonError> {
+    let path = settings.paths().run().join("serve.lock");
+    let file = File::create(&path).map_err(|source| DaemonError::Make {
+        path: path.clone(),
+        source,
+    })?;
+    match flock(&file, FlockOperation::NonBlockingLockExclusive) {
+        Ok(()) => Ok(file),
+        Err(_) => Err(DaemonError::Running {
+            root: settings.paths().root().to_owned(),
+            lock: path,
+        }),
+    }
+}
+
+fn listen(path: &Path, mode: u32, group: Option<u32>) -> Result<UnixListener, DaemonError> {
+    let make = || {
+        remove_if_there(path)?;
+        // Nobody connects before the mode is right: it is bound under another name.
+        let draft = path.with_extension("new");
+        remove_if_there(&draft)?;
+        let listener = UnixListener::bind(&draft)?;
+        fs::set_permissions(&draft, fs::Permissions::from_mode(mode))?;
+        chown(&draft, None, group)?;
+        fs::rename(&draft, path)?;
+        Ok(listener)
+    };
+    make().map_err(|source| DaemonError::Make {
+        path: path.to_owned(),
+        source,
+    })
+}
+
+async fn start_waking(
+    settings: &Settings,
+    follower: &Follower,
+) -> Result<mpsc::Sender<Message>, DaemonError> {
+    let system = |doing| move |source| DaemonError::System { doing, source };
+    let paths = settings.paths();
+    let place = Arc::new(Place::new(settings).map_err(system("cannot read what sites need"))?);
+    let registry: SharedRegistry = Arc::new(Mutex::new(registry::open(settings)?));
+    let stats = match emperor::poke(&paths.emperor_stats()).await {
+        Ok(stats) => Some(stats),
+        // Without an Emperor there are no vassals.
+        Err(EmperorError::Absent { .. }) => None,
+        Err(problem) => return Err(problem.into()),
+    };
+    let found =
+        adopt(&place, &registry, stats.as_ref()).map_err(system("cannot look at what runs"))?;
+
+    let (driver, messages) = mpsc::channel(1024);
+    let alarm = Alarm::new(paths.emperor_stats());
+    let limits = Limits::with_start(settings.backend.start_timeout.duration());
+    let mut sites = Driver::new(
+        place,
+        registry.clone(),
+        alarm.clone(),
+        limits,
+        driver.clone(),
+    );
+    for site in found {
+        sites.adopt(site);
+    }
+    alarm.ring();
+    tokio::spawn(sites.run(messages));
+    let run = paths.run();
+    let arrivals = Directory::watch(
+        &run,
+        WatchFlags::CREATE | WatchFlags::ATTRIB | WatchFlags::MOVED_TO,
+    )
+    .map_err(system("cannot watch for Emperors"))?;
+    tokio::spawn(watch_emperors(
+        arrivals,
+        paths.emperor_stats(),
+        driver.clone(),
+    ));
+    tokio::spawn(retire(registry, follower.clone(), driver.clone()));
+    let launchers = listen(&paths.launch_socket(), 0o600, None)?;
+    tokio::spawn(launching::serve(launchers, driver.clone()));
+    Ok(driver)
+}
+
+/// Tells the driver of every Emperor that comes, and waits until it has gone.
+async fn watch_emperors(arrivals: Directory, socket: PathBuf, driver: mpsc::Sender<Message>) {
+    loop {
+        match emperor::poke(&socket).await {
+            Ok(stats) => match stay(&stats, &driver).await {
+                Ok(()) => tracing::warn!(
+                    "the Emperor has ended, and all sites with it; they wake again when asked for"
+                ),
+                Err(problem) => tracing::error!(%problem, "cannot watch the Emperor"),
+            },
+            Err(EmperorError::Absent { .. }) => {}
+            Err(problem) => tracing::error!(%problem, "cannot talk to the Emperor"),
+        }
+        // It sets its socket's mode when it already listens: the last event comes when it can be asked.
+        if let Err(problem) = arrivals.changed().await {
+            tracing::error!(%problem, "cannot watch for Emperors any more");
+            return;
+        }
+    }
+}
+
+async fn stay(stats: &Stats, driver: &mpsc::Sender<Message>) -> io::Result<()> {
+    tracing::info!(
+        pid = stats.pid,
+        vassals = stats.vassals.len(),
+        "an Emperor lives"
+    );
+    let process = emperor::process(stats)?;
+    // Whoever does not listen has ended.
+    let _ = driver
+        .send(Message::EmperorArrived(process.try_clone()?))
+        .await;
+    Readable::new(process)?.ready().await
+}
+
+/// Stops sites that the registry has switched off or forgotten.
+async fn retire(registry: SharedRegistry, follower: Follower, driver: mpsc::Sender<Message>) {
+    let mut revision = follower.revision();
+    while revision.changed().await.is_ok() {
+        let (answer, asked) = tokio::sync::oneshot::channel();
+        if driver.send(Message::Asked(answer)).await.is_err() {
+            return;
+        }
+        let awake = asked
+            .await
+            .unwrap_or_default()
+            .into_iter()
+            .filter(|(_, shown)| is_awake(*shown))
+            .map(|(site, _)| site);
+        let (registry, awake) = (registry.clone(), awake.collect::<Vec<_>>());
+        let look = move || {
+            let mut registry = registry.lock().unwrap_or_else(PoisonError::into_inner);
+            let view = registry.view()?;
+            let mut gone = Vec::new();
+            for site in awake {
+                if view.site(site)?.is_none_or(|site| !site.enabled) {
+                    gone.push(site);
+                }
+            }
+            Ok::<_, RegistryError>(gone)
+        };
+        match tokio::task::spawn_blocking(look).await {
+            Ok(Ok(gone)) => {
+                for site in gone {
+                    let _ = driver.send(Message::Retired(site)).await;
+                }
+            }
+            Ok(Err(problem)) => {
+                tracing::error!(%problem, "cannot look which running sites are switched off")
+            }
+            Err(problem) => {
+                tracing::error!(%problem, "cannot look which running sites are switched off")
+            }
+        }
+    }
+}
+
+fn is_awake(shown: Shown) -> bool {
+    matches!(shown, Shown::Starting(_) | Shown::Running(_))
+}
+
+/// systemd's protocol: a datagram to the socket named in the environment, if one is.
+fn tell_ready() -> io::Result<()> {
+    use std::os::linux::net::SocketAddrExt;
+    use std::os::unix::ffi::OsStrExt;
+    use std::os::unix::net::{SocketAddr, UnixDatagram};
+    let Some(name) = std::env::var_os("NOTIFY_SOCKET") else {
+        return Ok(());
+    };
+    let address = match name.as_bytes() {
+        [b'@', abstract_name @ ..] => SocketAddr::from_abstract_name(abstract_name)?,
+        _ => SocketAddr::from_pathname(&name)?,
+    };
+    UnixDatagram::unbound()?
+        .send_to_addr(b"READY=1", &address)
+        .map(drop)
+}

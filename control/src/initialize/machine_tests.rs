@@ -1,0 +1,335 @@
+//! The decision table of "Asleep or broken?", row by row, and the lives a site can have.
+
+use std::time::Duration;
+
+use super::machine::{Limits, Machine, Shown};
+use super::words::{
+    Action, Answer, Deadline, Event, Failure, Generation, NotPrepared, Now, Reason, Seen, Visit,
+    Visitor,
+};
+
+const UNSENT: Visit = Visit::UNSENT;
+const SENT_GET: Visit = Visit {
+    sent: true,
+    idempotent: true,
+};
+const SENT_POST: Visit = Visit {
+    sent: true,
+    idempotent: false,
+};
+
+fn at(milliseconds: u64) -> Now {
+    let monotonic = Duration::from_millis(milliseconds);
+    Now {
+        monotonic,
+        unix: 1_700_000_000 + monotonic.as_secs(),
+    }
+}
+
+fn generation(number: u64) -> Generation {
+    Generation::parse(&(1_700_000_000 + number).to_string()).unwrap()
+}
+
+fn exited(of: Generation, queued: bool) -> Event {
+    Event::Exited {
+        generation: of,
+        queued,
+        emperor: true,
+    }
+}
+
+fn asleep() -> Machine {
+    Machine::asleep(Limits::with_start(Duration::from_secs(60)))
+}
+
+fn starting() -> Machine {
+    let mut machine = asleep();
+    let actions = machine.step(Event::Visited(Visitor(1), UNSENT), at(0));
+    assert!(actions.contains(&Action::Prepare(generation(0))));
+    assert!(
+        machine
+            .step(Event::Prepared(generation(0)), at(1))
+            .contains(&Action::Start(generation(0)))
+    );
+    assert_eq!(
+        machine.step(Event::LaunchAsked(generation(0)), at(2)),
+        [Action::Grant(generation(0))]
+    );
+    machine
+}
+
+fn running() -> Machine {
+    let mut machine = starting();
+    let actions = machine.step(Event::Ready(generation(0)), at(3));
+    assert_eq!(
+        actions,
+        [Action::Publish, Action::Answer(Visitor(1), Answer::Ready)]
+    );
+    machine
+}
+
+fn visit(machine: &mut Machine, visit: Visit, now: Now) -> Vec<Action> {
+    machine.step(Event::Visited(Visitor(9), visit), now)
+}
+
+fn failure(reason: Reason) -> Failure {
+    Failure {
+        reason,
+        generation: generation(0),
+    }
+}
+
+#[test]
+fn a_sleeping_site_is_started_once_however_many_ask() {
+    let mut machine = asleep();
+    let mut starts = 0;
+    for number in 0..200 {
+        let actions = machine.step(Event::Visited(Visitor(number), UNSENT), at(number));
+        starts += actions
+            .iter()
+            .filter(|action| matches!(action, Action::Prepare(_)))
+            .count();
+    }
+    machine.step(Event::Prepared(generation(0)), at(200));
+    machine.step(Event::LaunchAsked(generation(0)), at(200));
+    let answers = machine.step(Event::Ready(generation(0)), at(201));
+    assert_eq!(starts, 1);
+    assert_eq!(
+        answers
+            .iter()
+            .filter(|action| matches!(action, Action::Answer(_, Answer::Ready)))
+            .count(),
+        200
+    );
+}
+
+#[test]
+fn the_table_says_what_a_visitor_is_told() {
+    let real = [Action::Answer(Visitor(9), Answer::Real)];
+    assert!(visit(&mut asleep(), SENT_GET, at(9)).contains(&Action::Prepare(generation(0))));
+    assert_eq!(visit(&mut asleep(), SENT_POST, at(9)), real);
+    assert_eq!(visit(&mut starting(), UNSENT, at(9)), []);
+    assert_eq!(visit(&mut starting(), SENT_GET, at(9)), []);
+    assert_eq!(visit(&mut starting(), SENT_POST, at(9)), real);
+    assert_eq!(visit(&mut running(), SENT_GET, at(9)), real);
+    assert_eq!(visit(&mut running(), SENT_POST, at(9)), real);
+    assert_eq!(
+        visit(&mut running(), UNSENT, at(9)),
+        [Action::Look(Visitor(9))]
+    );
+}
+
+#[test]
+fn a_running_site_that_cannot_be_reached_is_overloaded_or_stale() {
+    let look = |seen| running().step(Event::Looked(Visitor(9), seen), at(9));
+    assert_eq!(
+        look(Seen::Open),
+        [Action::Answer(Visitor(9), Answer::Ready)]
+    );
+    let overloaded = Answer::Unavailable(failure(Reason::Overloaded));
+    assert_eq!(look(Seen::Full), [Action::Answer(Visitor(9), overloaded)]);
+
+    let mut stale = running();
+    stale.step(Event::Looked(Visitor(9), Seen::Stale), at(9));
+    let actions = stale.step(exited(generation(0), false), at(1500));
+    assert_eq!(
+        actions[0],
+        Action::Release(Some(failure(Reason::Restarting)))
+    );
+    assert!(
+        actions.contains(&Action::Prepare(generation(1))),
+        "the visitor waits for a fresh socket"
+    );
+}
+
+#[test]
+fn a_failed_start_answers_everybody_and_starts_at_most_once_a_second() {
+    let mut machine = starting();
+    visit(&mut machine, UNSENT, at(5));
+    let actions = machine.step(exited(generation(0), true), at(50));
+    let page = Answer::Unavailable(failure(Reason::StartFailed));
+    assert_eq!(
+        actions,
+        [
+            Action::Answer(Visitor(1), page),
+            Action::Answer(Visitor(9), page),
+            Action::Forget(generation(0)),
+            Action::Release(Some(failure(Reason::StartFailed))),
+        ]
+    );
+    assert_eq!(
+        visit(&mut machine, UNSENT, at(1049)),
+        [Action::Answer(Visitor(9), page)]
+    );
+    assert_eq!(
+        visit(&mut machine, SENT_POST, at(1049)),
+        [Action::Answer(Visitor(9), Answer::Real)]
+    );
+    assert!(visit(&mut machine, UNSENT, at(1050)).contains(&Action::Prepare(generation(1))));
+}
+
+#[test]
+fn a_start_that_hangs_is_killed_and_its_queue_answered_when_it_is_gone() {
+    let mut machine = starting();
+    let actions = machine.step(Event::Passed(generation(0), Deadline::Start), at(60_000));
+    let failed = failure(Reason::StartTimeout);
+    assert_eq!(
+        actions,
+        [
+            Action::Answer(Visitor(1), Answer::Unavailable(failed)),
+            Action::Forget(generation(0)),
+            Action::Kill(generation(0))
+        ]
+    );
+    assert_eq!(
+        machine.step(exited(generation(0), true), at(60_010)),
+        [Action::Release(Some(failed))]
+    );
+}
+
+#[test]
+fn an_emperor_that_does_not_start_the_launcher_fails_the_start() {
+    let mut machine = asleep();
+    visit(&mut machine, UNSENT, at(0));
+    machine.step(Event::Prepared(generation(0)), at(1));
+    assert_eq!(
+        machine.step(Event::EmperorArrived, at(2)),
+        [Action::Start(generation(0))]
+    );
+    let actions = machine.step(Event::Passed(generation(0), Deadline::Launch), at(5001));
+    assert!(actions.contains(&Action::Release(Some(failure(Reason::NoEmperor)))));
+    assert_eq!(
+        machine.step(Event::LaunchAsked(generation(0)), at(5002)),
+        [Action::Refuse(generation(0))]
+    );
+}
+
+#[test]
+fn an_idle_stop_sleeps_or_serves_what_came_late() {
+    let mut quiet = running();
+    let actions = quiet.step(Event::StopAnnounced(generation(0)), at(600_000));
+    assert_eq!(
+        actions[..2],
+        [Action::Withdraw, Action::Forget(generation(0))]
+    );
+    assert_eq!(
+        quiet.step(exited(generation(0), false), at(601_000)),
+        [Action::Release(None)]
+    );
+    assert_eq!(quiet.shown(), Shown::Asleep);
+
+    let mut late = running();
+    late.step(Event::StopAnnounced(generation(0)), at(600_000));
+    let actions = late.step(exited(generation(0), true), at(601_000));
+    assert!(
+        actions.contains(&Action::Prepare(generation(601))),
+        "the same socket, the next generation"
+    );
+    assert!(
+        !actions
+            .iter()
+            .any(|action| matches!(action, Action::Release(_)))
+    );
+}
+
+#[test]
+fn a_crash_restarts_on_the_held_socket_until_it_is_a_habit() {
+    let mut machine = running();
+    let mut current = generation(0);
+    for crash in 1..=3u64 {
+        let actions = machine.step(exited(current, false), at(crash * 2000));
+        assert!(
+            !actions.contains(&Action::Withdraw),
+            "the queue and the name survive"
+        );
+        current = generation(crash * 2);
+        assert!(actions.contains(&Action::Prepare(current)));
+        machine.step(Event::Prepared(current), at(crash * 2000 + 1));
+        machine.step(Event::LaunchAsked(current), at(crash * 2000 + 2));
+        assert_eq!(
+            machine.step(Event::Ready(current), at(crash * 2000 + 3)),
+            []
+        );
+    }
+    let actions = machine.step(exited(current, true), at(8000));
+    let crashing = Failure {
+        reason: Reason::Crashing,
+        generation: current,
+    };
+    assert_eq!(
+        actions,
+        [
+            Action::Forget(current),
+            Action::Withdraw,
+            Action::Release(Some(crashing))
+        ]
+    );
+}
+
+#[test]
+fn when_the_emperor_dies_only_wanted_sites_come_back_by_themselves() {
+    let gone = |queued| Event::Exited {
+        generation: generation(0),
+        queued,
+        emperor: false,
+    };
+    let actions = running().step(gone(false), at(9000));
+    assert_eq!(
+        actions,
+        [
+            Action::Forget(generation(0)),
+            Action::Withdraw,
+            Action::Release(None)
+        ]
+    );
+    assert!(
+        running()
+            .step(gone(true), at(9000))
+            .contains(&Action::Prepare(generation(9)))
+    );
+    assert!(
+        starting()
+            .step(gone(false), at(9000))
+            .contains(&Action::Prepare(generation(9))),
+        "somebody waits"
+    );
+}
+
+#[test]
+fn disabled_and_unknown_sites_are_looked_up_each_time() {
+    for (why, answer) in [
+        (NotPrepared::NoSuchSite, Answer::NoSuchSite),
+        (
+            NotPrepared::Disabled,
+            Answer::Unavailable(failure(Reason::Disabled)),
+        ),
+    ] {
+        let mut machine = asleep();
+        visit(&mut machine, UNSENT, at(0));
+        let actions = machine.step(Event::NotPrepared(generation(0), why), at(1));
+        assert_eq!(actions[0], Action::Answer(Visitor(9), answer));
+        assert!(visit(&mut machine, UNSENT, at(2)).contains(&Action::Prepare(generation(1))));
+    }
+}
+
+#[test]
+fn a_site_switched_off_is_stopped() {
+    let mut machine = running();
+    let actions = machine.step(Event::Retired, at(9000));
+    assert_eq!(
+        actions[..2],
+        [Action::Withdraw, Action::Forget(generation(0))]
+    );
+    let actions = machine.step(exited(generation(0), true), at(9500));
+    assert_eq!(actions, [Action::Release(Some(failure(Reason::Disabled)))]);
+}
+
+#[test]
+fn generations_grow_even_when_the_clock_does_not() {
+    let first = Generation::after(None, 1_700_000_000);
+    assert!(Generation::after(Some(first), 1_700_000_000) > first);
+    assert!(Generation::after(Some(first), 0) > first);
+    assert_eq!(Generation::parse("01"), None);
+    assert_eq!(Generation::parse("+1"), None);
+    assert_eq!(Generation::parse(""), None);
+}

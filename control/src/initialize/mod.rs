@@ -1,0 +1,24 @@
+//! Waking sites. `machine` decides and is pure; `driver` does what it says; the rest are its hands:
+//!
+//! | part | hand |
+//! |---|---|
+//! | `prepare` | the site's row, its directories, its socket |
+//! | `held`, `queue` | the listening socket and what waits in it |
+//! | `launching` | the launcher's questions |
+//! | `notice` | what a site's uWSGI says |
+//! | `reject` | queues that nobody will serve |
+//! | `adopt` | sites that were running before the daemon was |
+pub mod adopt;
+pub mod driver;
+pub mod held;
+pub mod launching;
+pub mod machine;
+#[cfg(test)]
+mod machine_tests;
+pub mod notice;
+pub mod prepare;
+pub mod queue;
+pub mod reject;
+#[cfg(test)]
+mod simulation;
+pub mod words;

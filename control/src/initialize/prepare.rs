@@ -1,0 +1,233 @@
+//! What a start needs before there is a vassal file: the site's row, its log directory, its notice pipe, a socket, and the two
+//! texts that tell the launcher and uWSGI what to do. Blocking; runs beside the event loop.
+
+use std::fs::{self, DirBuilder};
+use std::io;
+use std::os::unix::fs::DirBuilderExt;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use rustix::process::geteuid;
+
+use super::held::{BACKLOG, Held};
+use super::notice;
+use super::words::{Generation, NotPrepared};
+use crate::model::{Site, SiteId};
+use crate::paths::Paths;
+use crate::registry::{Registry, RegistryError};
+use crate::settings::Settings;
+use crate::vassal::{self, Defaults, VassalError};
+
+/// The registry, shared by the tasks that read it.
+pub type SharedRegistry = Arc<Mutex<Box<dyn Registry>>>;
+
+/// What is the same for all sites of this machine.
+#[derive(Debug)]
+pub struct Place {
+    /// Where everything lies.
+    pub paths: Paths,
+    /// Sites run as their users; otherwise everything runs as the daemon's.
+    pub root: bool,
+    /// nginx's group, which may connect to sites.
+    pub group: Option<u32>,
+    /// The uWSGI program.
+    uwsgi: String,
+    defaults: Defaults,
+}
+
+impl Place {
+    /// From the machine's settings and its kernel.
+    pub fn new(settings: &Settings) -> io::Result<Place> {
+        let root = geteuid().is_root();
+        let kernel = fs::read_to_string("/proc/sys/net/core/somaxconn")
+            .ok()
+            .and_then(|text| text.trim().parse().ok());
+        Ok(Place {
+            paths: settings.paths().clone(),
+            root,
+            group: if root {
+                Some(group_of(&settings.nginx.user)?)
+            } else {
+                None
+            },
+            uwsgi: settings.backend.uwsgi.as_str().to_owned(),
+            defaults: Defaults {
+                workers: settings.backend.workers,
+                idle: settings.backend.idle,
+                backlog: kernel.unwrap_or(128).min(BACKLOG.unsigned_abs()),
+                snippets: snippets(&settings.paths().vassal_snippets())?,
+            },
+        })
+    }
+
+    /// The vassal file of a generation.
+    pub fn vassal(&self, site: SiteId, generation: Generation) -> PathBuf {
+        self.paths
+            .vassals()
+            .join(vassal::file_name(site, generation))
+    }
+
+    /// The notice pipe of a generation.
+    pub fn notice(&self, site: SiteId, generation: Generation) -> PathBuf {
+        self.paths.notify().join(format!("{site}@{generation}"))
+    }
+}
+
+/// Everything a start needs.
+#[derive(Debug)]
+pub struct Prepared {
+    /// Where the site's processes write.
+    pub log: PathBuf,
+    /// What the launcher is told.
+    pub order: String,
+    /// The vassal file's content.
+    pub config: String,
+    /// A new socket, unless one is held.
+    pub held: Option<Held>,
+}
+
+/// Why there is nothing to start.
+#[derive(Debug, thiserror::Error)]
+pub enum Unprepared {
+    /// The registry has no such site.
+    #[error("there is no such site")]
+    NoSuchSite,
+    /// The site is off.
+    #[error("the site is disabled; `paasctl set-site --enable` switches it on")]
+    Disabled,
+    /// The registry could not be read.
+    #[error(transparent)]
+    Registry(#[from] RegistryError),
+    /// The site's configuration cannot be written.
+    #[error(transparent)]
+    Vassal(#[from] VassalError),
+    /// Something could not be made.
+    #[error("cannot make {}: {source}", path.display())]
+    Make {
+        /// What.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+}
+
+impl Unprepared {
+    /// What the machine must know of it.
+    pub fn why(&self) -> NotPrepared {
+        match self {
+            Unprepared::NoSuchSite => NotPrepared::NoSuchSite,
+            Unprepared::Disabled => NotPrepared::Disabled,
+            _ => NotPrepared::Failed,
+        }
+    }
+}
+
+/// Prepares a start; binds a socket if `fresh`.
+pub fn prepare(
+    place: &Place,
+    registry: &SharedRegistry,
+    id: SiteId,
+    generation: Generation,
+    fresh: bool,
+) -> Result<Prepared, Unprepared> {
+    let (site, uid) = row(place, registry, id)?;
+    let config = vassal::render(&site, &place.defaults)?;
+
+    let make = |path: &Path, result: io::Result<()>| {
+        result.map_err(|source| Unprepared::Make {
+            path: path.to_owned(),
+            source,
+        })
+    };
+    let logs = place.paths.site_logs(&site.domain);
+    make(
+        &logs,
+        DirBuilder::new().recursive(true).mode(0o750).create(&logs),
+    )?;
+    let pipe = place.notice(id, generation);
+    make(&pipe, notice::make(&pipe, place.root.then_some(uid)))?;
+    let public = place.paths.site_socket(id, &site.domain);
+    let bind = || Held::bind(&public, generation, place.group);
+    let held = fresh
+        .then(bind)
+        .transpose()
+        .map_err(|source| Unprepared::Make {
+            path: public.clone(),
+            source,
+        })?;
+
+    let log = logs.join("server.log");
+    let gid = if place.root {
+        uid
+    } else {
+        rustix::process::getegid().as_raw()
+    };
+    let order = format!(
+        "uid={uid}\ngid={gid}\nhome={home}\nlog={log}\nnotice={notice}\nuwsgi={uwsgi}\n\n",
+        home = site.directory,
+        log = log.display(),
+        notice = pipe.display(),
+        uwsgi = place.uwsgi,
+    );
+    Ok(Prepared {
+        log,
+        order,
+        config,
+        held,
+    })
+}
+
+/// The site and the uid it runs as.
+fn row(place: &Place, registry: &SharedRegistry, id: SiteId) -> Result<(Site, u32), Unprepared> {
+    let mut registry = registry.lock().unwrap_or_else(PoisonError::into_inner);
+    let view = registry.view()?;
+    let site = view.site(id)?.ok_or(Unprepared::NoSuchSite)?;
+    if !site.enabled {
+        return Err(Unprepared::Disabled);
+    }
+    let uid = match place.root {
+        true => view
+            .user(&site.user)?
+            .ok_or(Unprepared::NoSuchSite)?
+            .uid
+            .get(),
+        false => geteuid().as_raw(),
+    };
+    Ok((site, uid))
+}
+
+/// The operator's own lines for every vassal, in the order of their files' names.
+fn snippets(directory: &Path) -> io::Result<String> {
+    let mut files: Vec<PathBuf> = match fs::read_dir(directory) {
+        Ok(entries) => entries
+            .map(|entry| entry.map(|entry| entry.path()))
+            .collect::<io::Result<_>>()?,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(String::new()),
+        Err(error) => return Err(error),
+    };
+    files.retain(|file| file.extension().is_some_and(|extension| extension == "ini"));
+    files.sort();
+    files
+        .into_iter()
+        .map(|file| {
+            Ok(format!(
+                "; {}\n{}\n",
+                file.display(),
+                fs::read_to_string(&file)?
+            ))
+        })
+        .collect()
+}
+
+/// The primary group of an account.
+pub fn group_of(account: &str) -> io::Result<u32> {
+    let accounts = fs::read_to_string("/etc/passwd")?;
+    let found = accounts.lines().find_map(|line| {
+        let mut fields = line.split(':');
+        (fields.next() == Some(account)).then(|| fields.nth(2)?.parse().ok())?
+    });
+    found.ok_or_else(|| {
+        let problem = format!("/etc/passwd has no account {account}, as which nginx's workers run; set nginx.user in paas.toml");
+        io::Error::new(io::ErrorKind::NotFound, problem)
+    })
+}

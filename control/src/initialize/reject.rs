@@ -1,0 +1,82 @@
+//! What becomes of the requests in a queue that nobody will serve: each is read and answered with an error page. A mere close
+//! would reach nginx as a reset of a request that was sent, which it may not repeat.
+
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixStream as StdStream;
+use std::time::Duration;
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::UnixStream;
+use tokio::time::timeout;
+
+use super::held::Held;
+use super::words::Failure;
+use crate::model::SiteId;
+
+/// A request that has not been read by then is closed.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// Closes the socket for good. Connections in its queue get the page; so does what slips in until it is closed off.
+pub fn release(held: Held, site: SiteId, failure: Failure) {
+    loop {
+        let answered = std::iter::from_fn(|| held.take())
+            .map(|connection| reject(connection, site, failure))
+            .count();
+        if answered > 0 {
+            tracing::info!(%site, answered, reason = failure.reason.word(), "answered a queue with error pages");
+        }
+        if answered == 0 {
+            break;
+        }
+    }
+    held.close_off();
+    for connection in std::iter::from_fn(|| held.take()) {
+        reject(connection, site, failure);
+    }
+    held.discard();
+}
+
+fn reject(connection: OwnedFd, site: SiteId, failure: Failure) {
+    tokio::spawn(async move {
+        let Ok(connection) = UnixStream::from_std(StdStream::from(connection)) else {
+            return;
+        };
+        if timeout(PATIENCE, answer(connection, &page(site, failure)))
+            .await
+            .is_err()
+        {
+            tracing::debug!(%site, "a queued request did not arrive whole");
+        }
+    });
+}
+
+/// Reads the request's head, answers, and goes on reading until nginx closes: a body that is still coming must not meet a
+/// closed socket, or the answer is lost in a reset.
+async fn answer(mut connection: UnixStream, page: &str) -> std::io::Result<()> {
+    let mut head = [0u8; 4];
+    connection.read_exact(&mut head).await?;
+    let [_, low, high, _] = head;
+    let mut variables = vec![0u8; usize::from(u16::from_le_bytes([low, high]))];
+    connection.read_exact(&mut variables).await?;
+    connection.write_all(page.as_bytes()).await?;
+    connection.shutdown().await?;
+    let mut rest = [0u8; 16 * 1024];
+    while connection.read(&mut rest).await? > 0 {}
+    Ok(())
+}
+
+/// The answer as an application would give it. nginx shows its own page for it, from the status and the headers.
+fn page(site: SiteId, failure: Failure) -> String {
+    let Failure { reason, generation } = failure;
+    let body = format!(
+        "Service unavailable: {} (id {site}@{generation})\n",
+        reason.word()
+    );
+    format!(
+        "HTTP/1.1 503 Service Unavailable\r\nContent-Type: text/plain; charset=utf-8\r\nContent-Length: {length}\r\n\
+         Retry-After: {retry}\r\nCache-Control: no-store\r\nX-Paas-Reason: {word}\r\nX-Paas-Id: {site}@{generation}\r\n\r\n{body}",
+        length = body.len(),
+        retry = reason.retry_after(),
+        word = reason.word(),
+    )
+}

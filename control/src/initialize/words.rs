@@ -1,0 +1,237 @@
+//! The words the machine speaks: what can happen to a site, what is to be done about it, and what a visitor is told.
+
+use std::fmt;
+use std::num::NonZeroU64;
+use std::time::Duration;
+
+/// One life of a site's processes. Grows with every start of the site, also across restarts of the daemon.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Generation(NonZeroU64);
+
+impl Generation {
+    /// The generation that follows `last`: the seconds of the clock, unless that many starts have already used them up.
+    pub fn after(last: Option<Generation>, unix_seconds: u64) -> Generation {
+        let next = last
+            .map_or(1, |last| last.0.get().saturating_add(1))
+            .max(unix_seconds);
+        Generation(NonZeroU64::new(next).unwrap_or(NonZeroU64::MIN))
+    }
+
+    /// The generation that `digits` name: decimal, without sign or leading zero, as in a vassal file's name.
+    pub fn parse(digits: &str) -> Option<Generation> {
+        let plain = digits.bytes().all(|byte| byte.is_ascii_digit()) && !digits.starts_with('0');
+        if plain {
+            digits.parse().ok().map(Generation)
+        } else {
+            None
+        }
+    }
+}
+
+impl fmt::Display for Generation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// Both clocks, read once for each event.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Now {
+    /// Since the daemon started; never goes back.
+    pub monotonic: Duration,
+    /// Seconds since 1970: only ever used to number generations.
+    pub unix: u64,
+}
+
+/// A request that nginx has parked with the daemon.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Visitor(pub u64);
+
+/// What nginx says about a parked request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Visit {
+    /// The site's processes may have read (some of) it.
+    pub sent: bool,
+    /// Doing it twice is doing it once.
+    pub idempotent: bool,
+}
+
+impl Visit {
+    /// A visit that nothing has seen yet.
+    pub const UNSENT: Visit = Visit {
+        sent: false,
+        idempotent: false,
+    };
+
+    /// May the request be sent (again) once the site listens?
+    pub fn may_be_replayed(self) -> bool {
+        !self.sent || self.idempotent
+    }
+}
+
+/// Why a visitor gets an error page. The word goes to nginx as `X-Paas-Reason`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Reason {
+    /// The processes ended before the application accepted requests.
+    StartFailed,
+    /// The application did not accept requests in time.
+    StartTimeout,
+    /// The Emperor did not start the processes.
+    NoEmperor,
+    /// The socket, the log directory or the vassal file could not be made.
+    NotPrepared,
+    /// The processes end again and again soon after they start.
+    Crashing,
+    /// The operator has switched the site off.
+    Disabled,
+    /// The site runs, and more requests wait for it than its queue holds.
+    Overloaded,
+    /// The site is being stopped; it can be asked for again at once.
+    Restarting,
+}
+
+impl Reason {
+    /// The word on the wire and in logs.
+    pub fn word(self) -> &'static str {
+        match self {
+            Reason::StartFailed => "start-failed",
+            Reason::StartTimeout => "start-timeout",
+            Reason::NoEmperor => "no-emperor",
+            Reason::NotPrepared => "not-prepared",
+            Reason::Crashing => "crashing",
+            Reason::Disabled => "disabled",
+            Reason::Overloaded => "overloaded",
+            Reason::Restarting => "restarting",
+        }
+    }
+
+    /// What `Retry-After` says, in seconds.
+    pub fn retry_after(self) -> u32 {
+        match self {
+            Reason::Overloaded | Reason::Restarting => 1,
+            Reason::NoEmperor => 5,
+            Reason::StartFailed | Reason::StartTimeout | Reason::NotPrepared | Reason::Crashing => {
+                10
+            }
+            Reason::Disabled => 3600,
+        }
+    }
+}
+
+/// A reason and the generation it happened to: together they are the id on the error page (`<site id>@<generation>`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Failure {
+    /// What happened.
+    pub reason: Reason,
+    /// To which generation.
+    pub generation: Generation,
+}
+
+/// What a visitor is told, once.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Answer {
+    /// The site listens: send the request.
+    Ready,
+    /// The request died in the running site: a real 502, never a replay.
+    Real,
+    /// An error page.
+    Unavailable(Failure),
+    /// The registry has no such site.
+    NoSuchSite,
+}
+
+/// Why a start ended before there was anything to start.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NotPrepared {
+    /// The registry has no such site.
+    NoSuchSite,
+    /// The registry says the site is off.
+    Disabled,
+    /// Something could not be made; the log tells what.
+    Failed,
+}
+
+/// What a look at a running site's socket showed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Seen {
+    /// The name leads to the held socket and there is room in its queue.
+    Open,
+    /// The name leads to the held socket and its queue is full.
+    Full,
+    /// The name is missing or leads elsewhere.
+    Stale,
+}
+
+/// A deadline of one generation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Deadline {
+    /// The Emperor must have run the launcher.
+    Launch,
+    /// The application must accept requests.
+    Start,
+    /// The processes must have ended.
+    Stop,
+}
+
+/// What has happened. An event of a generation that is not the current one is stale and changes nothing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Event {
+    /// nginx asks what to do with a request.
+    Visited(Visitor, Visit),
+    /// The answer to [`Action::Look`].
+    Looked(Visitor, Seen),
+    /// The answer to [`Action::Prepare`]: everything is there but the vassal file.
+    Prepared(Generation),
+    /// The other answer to [`Action::Prepare`].
+    NotPrepared(Generation, NotPrepared),
+    /// The launcher asks for the generation's socket.
+    LaunchAsked(Generation),
+    /// The application accepts requests.
+    Ready(Generation),
+    /// The processes have begun to end because the Emperor told them to.
+    StopAnnounced(Generation),
+    /// The processes are gone.
+    Exited {
+        /// Whose.
+        generation: Generation,
+        /// Connections wait in the held socket's queue.
+        queued: bool,
+        /// The Emperor lives: it is not what took the processes with it.
+        emperor: bool,
+    },
+    /// A deadline set by [`Action::Remind`] has passed.
+    Passed(Generation, Deadline),
+    /// A new Emperor has started; it knows nothing of what the one before it was asked.
+    EmperorArrived,
+    /// The registry says the site is off or gone.
+    Retired,
+}
+
+/// What is to be done, in this order, each before the next.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Action {
+    /// Tell the visitor.
+    Answer(Visitor, Answer),
+    /// Find out whether the site's name leads to the held socket and whether its queue is full.
+    Look(Visitor),
+    /// Read the site's row; make its log directory and its notice pipe; bind a socket unless one is held.
+    Prepare(Generation),
+    /// Write the vassal file unless it is there, and wake the Emperor.
+    Start(Generation),
+    /// Give the launcher the socket.
+    Grant(Generation),
+    /// Tell the launcher that it is not wanted.
+    Refuse(Generation),
+    /// Give the held socket the site's name.
+    Publish,
+    /// Take the site's name from the held socket.
+    Withdraw,
+    /// Remove the vassal file and wake the Emperor, which then stops the processes if they still live.
+    Forget(Generation),
+    /// End the processes by force.
+    Kill(Generation),
+    /// Close the held socket for good. Who waits in its queue gets an error page (of the failure, or "try again").
+    Release(Option<Failure>),
+    /// Send [`Event::Passed`] after this time.
+    Remind(Generation, Deadline, Duration),
+}

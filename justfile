@@ -1,0 +1,15 @@
+# What a change must pass before its tests are worth running: format, lints, documentation.
+check:
+    scripts/test --check
+
+# Everything; FILTER picks tests by name, --long lets the repeating ones run for long.
+test *FILTER:
+    scripts/test {{FILTER}}
+
+# Measures: scripts/bench --help.
+bench NAME *ARGS:
+    scripts/bench {{NAME}} {{ARGS}}
+
+# The platform with its examples, on this machine.
+demo *ARGS:
+    scripts/demo {{ARGS}}

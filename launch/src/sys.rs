@@ -1,0 +1,197 @@
+//! The system calls that the standard library has no safe name for. The only `unsafe` of the launcher, one call in each function.
+
+use std::ffi::{CString, c_char};
+use std::io::{Error, Write};
+use std::mem::{size_of, zeroed};
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+use std::os::unix::net::UnixStream;
+use std::ptr;
+
+fn check(result: i32, doing: &str) -> Result<i32, String> {
+    if result < 0 {
+        Err(format!("{doing}: {}", Error::last_os_error()))
+    } else {
+        Ok(result)
+    }
+}
+
+/// The process that started this one.
+pub fn parent() -> i32 {
+    // SAFETY: takes and changes nothing.
+    unsafe { libc::getppid() }
+}
+
+/// Who this process is to the kernel.
+pub fn effective_uid() -> u32 {
+    // SAFETY: takes and changes nothing.
+    unsafe { libc::geteuid() }
+}
+
+/// Sets the mode bits that new files never get.
+pub fn umask(mask: u32) {
+    // SAFETY: changes a number of this process.
+    unsafe { libc::umask(mask) };
+}
+
+/// Reads once into `text`; also answers the first descriptor that came along.
+pub fn receive(stream: &UnixStream, text: &mut Vec<u8>) -> Result<(usize, Option<OwnedFd>), Error> {
+    let mut bytes = [0u8; 4096];
+    // Room for one descriptor, aligned as a header must be.
+    let mut control = [0u64; 4];
+    let mut part = libc::iovec {
+        iov_base: bytes.as_mut_ptr().cast(),
+        iov_len: bytes.len(),
+    };
+    // SAFETY: a msghdr of zeros is an empty one.
+    let mut message: libc::msghdr = unsafe { zeroed() };
+    message.msg_iov = &raw mut part;
+    message.msg_iovlen = 1;
+    message.msg_control = control.as_mut_ptr().cast();
+    message.msg_controllen = size_of::<[u64; 4]>();
+    // SAFETY: the message points at `bytes` and `control`, which outlive the call, with their true lengths.
+    let count =
+        unsafe { libc::recvmsg(stream.as_raw_fd(), &raw mut message, libc::MSG_CMSG_CLOEXEC) };
+    let count = usize::try_from(count).map_err(|_| Error::last_os_error())?;
+    text.extend(bytes.iter().take(count));
+    // SAFETY: the kernel has filled in `control` up to `msg_controllen`; the macro checks that a header fits.
+    let header = unsafe { libc::CMSG_FIRSTHDR(&raw const message) };
+    // SAFETY: null, or a whole header inside `control`.
+    let Some(header) = (unsafe { header.as_ref() }) else {
+        return Ok((count, None));
+    };
+    if header.cmsg_level != libc::SOL_SOCKET || header.cmsg_type != libc::SCM_RIGHTS {
+        return Ok((count, None));
+    }
+    // SAFETY: a message of rights carries at least one descriptor, newly made for this process and owned by nobody else.
+    let descriptor =
+        unsafe { OwnedFd::from_raw_fd(libc::CMSG_DATA(header).cast::<i32>().read_unaligned()) };
+    Ok((count, Some(descriptor)))
+}
+
+/// `content` as a file in memory that nobody can change any more.
+pub fn sealed(content: &[u8]) -> Result<OwnedFd, String> {
+    // SAFETY: the name is a constant string; the flags are known.
+    let made = unsafe {
+        libc::memfd_create(
+            c"vassal".as_ptr(),
+            libc::MFD_CLOEXEC | libc::MFD_ALLOW_SEALING,
+        )
+    };
+    let made = check(made, "cannot make a file in memory")?;
+    // SAFETY: just made, and owned by nobody else.
+    let file = unsafe { OwnedFd::from_raw_fd(made) };
+    let mut file = std::fs::File::from(file);
+    file.write_all(content)
+        .map_err(|error| format!("cannot fill a file in memory: {error}"))?;
+    let seals = libc::F_SEAL_WRITE | libc::F_SEAL_GROW | libc::F_SEAL_SHRINK | libc::F_SEAL_SEAL;
+    // SAFETY: takes numbers only.
+    let result = unsafe { libc::fcntl(made, libc::F_ADD_SEALS, seals) };
+    check(result, "cannot seal the configuration")?;
+    Ok(file.into())
+}
+
+/// Makes `uid` the only one who can open the file.
+pub fn give(file: &OwnedFd, uid: u32) -> Result<(), String> {
+    // SAFETY: takes numbers only; the descriptor is open.
+    let result = unsafe { libc::fchmod(file.as_raw_fd(), 0o400) };
+    check(result, "cannot close the configuration to others")?;
+    // SAFETY: as above; the group stays.
+    let result = unsafe { libc::fchown(file.as_raw_fd(), uid, u32::MAX) };
+    check(result, "cannot give the configuration to the site")?;
+    Ok(())
+}
+
+/// A second number for an open file, above `last`.
+pub fn duplicate_above(descriptor: i32, last: i32) -> Result<OwnedFd, String> {
+    // SAFETY: takes numbers only; a closed descriptor is an error.
+    let made = unsafe { libc::fcntl(descriptor, libc::F_DUPFD_CLOEXEC, last + 1) };
+    let made = check(made, &format!("cannot duplicate descriptor {descriptor}"))?;
+    // SAFETY: just made, and owned by nobody else.
+    Ok(unsafe { OwnedFd::from_raw_fd(made) })
+}
+
+/// Makes `place` mean the same open file as `descriptor`, also for the program that follows.
+pub fn put(descriptor: i32, place: i32) -> Result<(), String> {
+    // SAFETY: takes numbers only. What was open under `place` is of no more use: everything wanted has been duplicated above.
+    let result = unsafe { libc::dup2(descriptor, place) };
+    check(result, &format!("cannot put a file at descriptor {place}"))?;
+    Ok(())
+}
+
+/// Nothing above `last` reaches the program that follows.
+pub fn close_on_exec_above(last: i32) -> Result<(), String> {
+    let (first, flags) = (
+        last.unsigned_abs() + 1,
+        libc::CLOSE_RANGE_CLOEXEC.cast_signed(),
+    );
+    // SAFETY: takes numbers only, and closes nothing of this program's.
+    let result = unsafe { libc::close_range(first, u32::MAX, flags) };
+    check(result, "cannot close the Emperor's files")?;
+    Ok(())
+}
+
+/// Leaves every further group.
+pub fn drop_groups() -> Result<(), String> {
+    // SAFETY: an empty list is never read.
+    let result = unsafe { libc::setgroups(0, ptr::null()) };
+    check(result, "cannot leave root's groups")?;
+    Ok(())
+}
+
+/// Sets the real, effective and saved group.
+pub fn set_gid(gid: u32) -> Result<(), String> {
+    // SAFETY: takes numbers only.
+    let result = unsafe { libc::setresgid(gid, gid, gid) };
+    check(result, &format!("cannot become gid {gid}"))?;
+    Ok(())
+}
+
+/// Sets the real, effective and saved user.
+pub fn set_uid(uid: u32) -> Result<(), String> {
+    // SAFETY: takes numbers only.
+    let result = unsafe { libc::setresuid(uid, uid, uid) };
+    check(result, &format!("cannot become uid {uid}"))?;
+    Ok(())
+}
+
+/// Whether giving up root has not worked.
+pub fn can_be_root_again() -> bool {
+    // SAFETY: takes a number only, and must fail.
+    unsafe { libc::setuid(0) == 0 }
+}
+
+/// This process, and what it becomes, is killed when the Emperor ends; an Emperor that has ended already is an error.
+pub fn die_with(emperor: i32, pipe: i32) -> Result<(), String> {
+    // SAFETY: sets a number of this process.
+    let result = unsafe { libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL) };
+    check(result, "cannot tie the site to the Emperor")?;
+    let mut end = libc::pollfd {
+        fd: pipe,
+        events: 0,
+        revents: 0,
+    };
+    // SAFETY: one pollfd, which outlives the call.
+    let hung_up = unsafe { libc::poll(&raw mut end, 1, 0) } > 0
+        && end.revents & (libc::POLLHUP | libc::POLLERR) != 0;
+    if parent() != emperor || hung_up {
+        return Err("the Emperor has ended meanwhile".to_owned());
+    }
+    Ok(())
+}
+
+/// Becomes another program; comes back only with an error.
+pub fn exec(program: &CString, arguments: &[CString], environment: &[CString]) -> Error {
+    let pointers = |texts: &[CString]| -> Vec<*const c_char> {
+        texts
+            .iter()
+            .map(|text| text.as_ptr())
+            .chain([ptr::null()])
+            .collect()
+    };
+    let (arguments, environment) = (pointers(arguments), pointers(environment));
+    // SAFETY: puts back what the Emperor and Rust's start-up have set; a handler is not installed.
+    unsafe { libc::signal(libc::SIGPIPE, libc::SIG_DFL) };
+    // SAFETY: all strings end in zero and both lists in null; they outlive the call.
+    unsafe { libc::execve(program.as_ptr(), arguments.as_ptr(), environment.as_ptr()) };
+    Error::last_os_error()
+}
