@@ -215,7 +215,3 @@ fn registry(machine: &Machine, command: Command, out: &mut dyn Write) -> Result<
         Command::Route(_) | Command::Render(_) | Command::Serve(_) | Command::Up(_) => Ok(()),
     }
 }
-
-#[cfg(test)]
-#[path = "sessions.rs"]
-mod sessions;
