@@ -1,5 +1,6 @@
 //! One backend in a temporary root: a real daemon, a real Emperor, real uWSGI; no nginx. Every wait is for an event, with a
 //! deadline.
+#![allow(dead_code, reason = "each test uses its part")]
 
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
@@ -275,7 +276,7 @@ pub struct TestSite {
     pub uid: u32,
     pub directory: PathBuf,
     pub socket: PathBuf,
-    control: PathBuf,
+    pub control: PathBuf,
     pub row: Site,
 }
 
