@@ -32,12 +32,40 @@ pub fn refresh(settings: &Settings) -> Refreshed {
         Err(error) => return Refreshed::Failed(error.to_string()),
     };
     let socket = settings.paths().control_socket();
+    let neighbours = neighbours(settings);
     runtime.block_on(async {
-        match tokio::time::timeout(PATIENCE, post(&socket, "/refresh")).await {
+        let all = async {
+            let answer = post(&socket, "/refresh").await;
+            for neighbour in &neighbours {
+                // They hear of the commit by themselves; this only waits for it.
+                post(neighbour, "/refresh").await;
+            }
+            answer
+        };
+        match tokio::time::timeout(PATIENCE, all).await {
             Ok(answer) => answer,
             Err(_) => Refreshed::Failed(format!("no answer within {} s", PATIENCE.as_secs())),
         }
     })
+}
+
+/// The control sockets of the other machines that `paasctl up` composes around one registry file: so that a command
+/// returns when all of them route what it added.
+fn neighbours(settings: &Settings) -> Vec<std::path::PathBuf> {
+    let own = settings.paths().control_socket();
+    let around = settings.paths().registry().parent();
+    if around != settings.paths().root().parent() {
+        return Vec::new();
+    }
+    let roots = around.and_then(|directory| std::fs::read_dir(directory).ok());
+    let sockets = roots
+        .into_iter()
+        .flatten()
+        .flatten()
+        .map(|root| root.path().join("run/paas/control.sock"));
+    sockets
+        .filter(|socket| *socket != own && socket.exists())
+        .collect()
 }
 
 async fn post(socket: &Path, path: &str) -> Refreshed {

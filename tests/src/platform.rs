@@ -382,19 +382,42 @@ fn settle(root: &Path, name: &str, section: &str, own: &str, more: &str) {
 fn start(platform: &mut Platform<'_>) {
     let directory = platform.directory();
     let listen = format!("listen = [\"127.0.0.1:{}\"]\n", platform.port);
-    settle(&directory, "balancer", "balancer", &listen, &platform.options.balancer);
+    settle(
+        &directory,
+        "balancer",
+        "balancer",
+        &listen,
+        &platform.options.balancer,
+    );
     for number in 1..=platform.options.backends {
         let listen = format!("listen = \"127.0.0.1:{}\"\n", platform.port + 1 + number);
-        settle(&directory, &format!("b{number}"), "backend", &listen, &platform.options.backend);
+        settle(
+            &directory,
+            &format!("b{number}"),
+            "backend",
+            &listen,
+            &platform.options.backend,
+        );
     }
     let output = platform.root.join("up.log");
     let mut command = Command::new(build::program("paasctl"));
-    command.arg("--root").arg(&directory).args(["up", "--backends", &platform.options.backends.to_string()]);
+    command.arg("--root").arg(&directory).args([
+        "up",
+        "--backends",
+        &platform.options.backends.to_string(),
+    ]);
     let _ = fs::remove_file(&output);
     let mut process = Process::start("paasctl up", &mut command, &output, Signal::TERM);
     wait::until("the platform is up", || {
-        assert!(process.ended().is_none(), "paasctl up ended: {}", process.output());
-        process.output().contains("The platform is up").then_some(())
+        assert!(
+            process.ended().is_none(),
+            "paasctl up ended: {}",
+            process.output()
+        );
+        process
+            .output()
+            .contains("The platform is up")
+            .then_some(())
     });
     platform.process = Some(process);
 }
