@@ -60,7 +60,7 @@ fn two_hundred_gets_and_posts() {
     let site = platform.recorder("many.test");
     let request = |number: usize| {
         let path = format!("/{number}");
-        if number % 2 == 0 {
+        if number.is_multiple_of(2) {
             Request::get("many.test", &path)
         } else {
             Request::post("many.test", &path, format!("body {number}"))
