@@ -14,7 +14,7 @@ use std::net::SocketAddr;
 pub struct Add {
     /// Letters, digits, -, . and _.
     name: BackendName,
-    /// Where its nginx listens for balancers: 10.0.0.5:9001 or [2001:db8::5]:9001.
+    /// Where its nginx listens for balancers: 10.0.0.5:9001; an IPv6 address in brackets.
     #[arg(value_parser = parse_address)]
     address: SocketAddr,
     /// What is hashed for it; without it the address. It stays when the address changes.
