@@ -132,4 +132,4 @@ fn check(text: &str) -> Result<(), &'static str> {
 
 #[cfg(test)]
 #[path = "escape_tests.rs"]
-mod tests;
+pub(crate) mod tests;

@@ -5,7 +5,7 @@ use proptest::prelude::*;
 use std::process::Command;
 
 /// The words of the first directive of `text` and what follows it; none if nginx would refuse the text.
-fn nginx_words(text: &str) -> Option<(Vec<String>, &str)> {
+pub(crate) fn nginx_words(text: &str) -> Option<(Vec<String>, &str)> {
     let mut words = Vec::new();
     let mut rest = text.trim_start_matches([' ', '\t', '\r', '\n']);
     loop {

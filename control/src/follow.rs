@@ -67,7 +67,7 @@ pub async fn start(settings: &Settings, group: Option<u32>) -> Result<Follower, 
     let directory = paths.registry().parent().unwrap_or(paths.root());
     let changes = Directory::watch(
         directory,
-        WatchFlags::MODIFY | WatchFlags::CREATE | WatchFlags::MOVED_TO,
+        WatchFlags::ATTRIB | WatchFlags::MODIFY | WatchFlags::MOVED_TO,
     )?;
     let options = Options {
         group,

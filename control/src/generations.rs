@@ -1,6 +1,6 @@
 //! The one place that writes rendered configuration. `generations/N/` are whole trees, never changed once they have
 //! their name; `current` is a link to the one in force and moves only to a tree that nginx has accepted. Whatever
-//! fails, and whenever the machine stops, the old one stays.
+//! fails, and whenever the machine stops, the old one stays. Snippets may hold secrets: a tree is its owner's.
 use crate::files;
 use crate::nginx::{self, NginxError};
 use crate::render::Rendered;
@@ -140,8 +140,8 @@ impl<'a> Generations<'a> {
         let warnings = nginx::test(self.settings, stage.path())?;
 
         let place = self.directory.join(generation.to_string());
-        std::fs::set_permissions(stage.path(), PermissionsExt::from_mode(0o755))
-            .map_err(failed("open to readers", stage.path()))?;
+        std::fs::set_permissions(stage.path(), PermissionsExt::from_mode(0o750))
+            .map_err(failed("set the permissions of", stage.path()))?;
         std::fs::rename(stage.path(), &place).map_err(failed("put in place", &place))?;
         // It has its name; nothing is left to be removed under the other.
         let _ = stage.keep();
@@ -223,8 +223,18 @@ fn read_tree(directory: &Path) -> io::Result<Tree> {
     let mut tree = Tree::new();
     for entry in std::fs::read_dir(directory)? {
         let entry = entry?;
-        let content = String::from_utf8_lossy(&std::fs::read(entry.path())?).into_owned();
-        tree.insert(entry.file_name().to_string_lossy().into_owned(), content);
+        let name = entry.file_name().to_string_lossy().into_owned();
+        if entry.file_type()?.is_dir() {
+            let below = read_tree(&entry.path())?;
+            tree.extend(
+                below
+                    .into_iter()
+                    .map(|(file, content)| (format!("{name}/{file}"), content)),
+            );
+        } else {
+            let content = std::fs::read(entry.path())?;
+            tree.insert(name, String::from_utf8_lossy(&content).into_owned());
+        }
     }
     Ok(tree)
 }
@@ -232,7 +242,7 @@ fn read_tree(directory: &Path) -> io::Result<Tree> {
 fn write_tree(directory: &Path, tree: &Tree) -> Result<()> {
     for (name, content) in tree {
         let path = directory.join(name);
-        files::write_atomically(&path, content.as_bytes(), 0o644)
+        files::write_atomically(&path, content.as_bytes(), 0o640)
             .map_err(failed("write", &path))?;
     }
     Ok(())

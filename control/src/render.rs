@@ -45,6 +45,11 @@ pub struct Input<'a> {
     pub placement: Placement,
     /// nginx will be started by root, and its workers become somebody else.
     pub root: bool,
+    /// The Emperor's configuration, on a backend.
+    pub emperor: Option<&'a str>,
+    /// The operator's own snippets, `http.d/x.conf` and so on, by name. nginx includes them where they are; the copies
+    /// say what was in force, so that the next diff shows what changed.
+    pub snippets: &'a BTreeMap<String, String>,
 }
 
 /// Rendered files by their names, and what the operator should know about them.
@@ -68,8 +73,16 @@ pub fn render(input: Input<'_>) -> Result<Rendered, RenderError> {
     }
     if settings.has(Role::Backend) {
         rendered.add("paas-backend.conf", backend(settings)?)?;
-        let emperor = crate::emperor::configuration(settings)?;
-        rendered.files.insert("emperor.ini".to_owned(), emperor);
+    }
+    if let Some(emperor) = input.emperor {
+        rendered
+            .files
+            .insert("emperor.ini".to_owned(), emperor.to_owned());
+    }
+    for (name, content) in input.snippets {
+        rendered
+            .files
+            .insert(format!("snippets/{name}"), content.clone());
     }
     Ok(rendered)
 }

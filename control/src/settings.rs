@@ -251,7 +251,7 @@ impl Settings {
         self.roles.contains(&role)
     }
 
-    fn parse(root: &Path, file: &Path, text: &str) -> Result<Self, SettingsError> {
+    pub(crate) fn parse(root: &Path, file: &Path, text: &str) -> Result<Self, SettingsError> {
         let raw: toml_file::File = toml::from_str(text).map_err(|source| SettingsError::Toml {
             path: file.into(),
             source: Box::new(source),
@@ -262,3 +262,7 @@ impl Settings {
 
 #[path = "settings_file.rs"]
 mod toml_file;
+
+#[cfg(test)]
+#[path = "settings_tests.rs"]
+mod tests;

@@ -1,4 +1,5 @@
 //! `add-site`: one site from arguments, or many from a file in one transaction.
+use super::application::{self, Application};
 use super::domain::socket_fits;
 use super::machine::{Concerns, Machine};
 use super::output::json;
@@ -72,12 +73,22 @@ fn one(
     out: &mut dyn Write,
 ) -> Result<(), CliError> {
     socket_fits(machine, domain)?;
-    if !arguments.no_check && !directory.as_path().is_dir() {
+    let found = directory.as_path().is_dir();
+    if !found && (!arguments.no_check || arguments.entry.is_none()) {
         return Err(CliError::Other(format!(
-            "{directory} is no directory on this machine; if backends see it, say --no-check and --entry"
+            "{directory} is no directory on this machine; if backends see it, name the application with --entry and say --no-check"
         )));
     }
-    let application = application(arguments, directory)?;
+    let application = match &arguments.entry {
+        Some(entry) if arguments.no_check => Application {
+            entry: entry.clone(),
+            venv: arguments.venv.clone(),
+        },
+        entry => application::find(directory, entry.clone(), arguments.venv.clone())?,
+    };
+    if !arguments.no_check {
+        application::check(machine, user, directory.as_path(), &application)?;
+    }
     let new = NewSite {
         user: user.clone(),
         domain: domain.clone(),
@@ -111,25 +122,6 @@ fn names_of(edit: &mut dyn Edit) -> Result<super::site::Names, CliError> {
     names(edit)
 }
 
-/// Where a site's application is.
-struct Application {
-    entry: EntryPoint,
-    venv: Option<AbsolutePath>,
-}
-
-/// The application as it was named, or as it is guessed from the files.
-fn application(arguments: &Add, directory: &AbsolutePath) -> Result<Application, CliError> {
-    match &arguments.entry {
-        Some(entry) => Ok(Application {
-            entry: entry.clone(),
-            venv: arguments.venv.clone(),
-        }),
-        None => Err(CliError::Other(format!(
-            "name the application in {directory} with --entry MODULE:CALLABLE"
-        ))),
-    }
-}
-
 /// A line of a file of sites. What `list-sites` prints beside it is not needed here.
 #[derive(Deserialize)]
 struct Line {
@@ -144,8 +136,13 @@ struct Line {
 }
 
 fn many(machine: &Machine, file: &PathBuf, out: &mut dyn Write) -> Result<(), CliError> {
+    let name = if file.as_os_str() == "-" {
+        "standard input".to_owned()
+    } else {
+        file.display().to_string()
+    };
     let unreadable =
-        |error: std::io::Error| CliError::Other(format!("cannot read {}: {error}", file.display()));
+        |error: std::io::Error| CliError::Other(format!("cannot read {name}: {error}"));
     let lines: Box<dyn BufRead> = match file.as_os_str() == "-" {
         true => Box::new(std::io::stdin().lock()),
         false => Box::new(std::io::BufReader::new(
@@ -161,8 +158,7 @@ fn many(machine: &Machine, file: &PathBuf, out: &mut dyn Write) -> Result<(), Cl
             }
             let at = |error: CliError| {
                 CliError::Other(format!(
-                    "{}, line {number}: {error}; no site of the file was added",
-                    file.display()
+                    "{name}, line {number}: {error}; no site of the file was added"
                 ))
             };
             let new = parse(edit, &line).map_err(at)?;

@@ -2,7 +2,9 @@
 use super::machine::{Concerns, Machine};
 use super::output::{Table, facts, json};
 use super::{CliError, Format};
-use crate::model::{Backend, BackendKey, BackendName, NewBackend, State, Weight, parse_weight};
+use crate::model::{
+    Backend, BackendKey, BackendName, NewBackend, State, Weight, parse_address, parse_weight,
+};
 use serde::Serialize;
 use std::io::Write;
 use std::net::SocketAddr;
@@ -13,6 +15,7 @@ pub struct Add {
     /// Letters, digits, -, . and _.
     name: BackendName,
     /// Where its nginx listens for balancers: 10.0.0.5:9001 or [2001:db8::5]:9001.
+    #[arg(value_parser = parse_address)]
     address: SocketAddr,
     /// What is hashed for it; without it the address. It stays when the address changes.
     #[arg(long)]
@@ -41,7 +44,7 @@ pub struct Show {
 pub struct Set {
     name: BackendName,
     /// A new address; the key stays, so no site moves.
-    #[arg(long)]
+    #[arg(long, value_parser = parse_address)]
     address: Option<SocketAddr>,
     /// Another key: sites move.
     #[arg(long)]

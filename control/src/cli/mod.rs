@@ -1,6 +1,7 @@
 //! The command line: one file for each noun. What a command prints on standard output is its answer; what it has to say
 //! about it goes to standard error.
 mod add_site;
+mod application;
 mod backend;
 mod domain;
 mod machine;
@@ -127,6 +128,12 @@ pub enum CliError {
     /// Writing what was rendered.
     #[error(transparent)]
     Generation(#[from] GenerationError),
+    /// A site's entry point.
+    #[error(transparent)]
+    Guess(#[from] crate::guess::GuessError),
+    /// A site's virtualenv.
+    #[error(transparent)]
+    Venv(#[from] crate::guess::VenvError),
     /// Something typed at the command line.
     #[error(transparent)]
     Invalid(#[from] Invalid),
@@ -208,7 +215,3 @@ fn registry(machine: &Machine, command: Command, out: &mut dyn Write) -> Result<
         Command::Route(_) | Command::Render(_) | Command::Serve(_) | Command::Up(_) => Ok(()),
     }
 }
-
-#[cfg(test)]
-#[path = "sessions.rs"]
-mod sessions;

@@ -4,8 +4,9 @@ use super::machine::{Machine, note};
 use crate::generations::{Generations, Outcome, diff};
 use crate::model::Placement;
 use crate::nginx;
-use crate::render::{Input, Rendered, render};
-use crate::settings::{BackendsFrom, Role};
+use crate::render::{Input, RenderError, Rendered, render};
+use crate::settings::{BackendsFrom, Role, Settings};
+use std::collections::BTreeMap;
 use std::io::Write;
 use std::process::ExitCode;
 
@@ -34,13 +35,50 @@ pub fn of(machine: &Machine) -> Result<Rendered, CliError> {
             (view.backends()?, view.placement()?)
         }
     };
-    let root = rustix::process::geteuid().is_root();
+    let emperor = settings
+        .has(Role::Backend)
+        .then(|| crate::emperor::configuration(settings));
+    let emperor = emperor.transpose().map_err(RenderError::Template)?;
     Ok(render(Input {
         settings,
         backends: &backends,
         placement,
-        root,
+        root: rustix::process::geteuid().is_root(),
+        emperor: emperor.as_deref(),
+        snippets: &snippets(settings)?,
     })?)
+}
+
+/// The operator's own snippets that nginx will include.
+fn snippets(settings: &Settings) -> Result<BTreeMap<String, String>, CliError> {
+    let paths = settings.paths();
+    let mut found = BTreeMap::new();
+    for (kind, directory) in [
+        ("http.d", paths.http_snippets()),
+        ("server.d", paths.server_snippets()),
+    ] {
+        let unreadable = |error: std::io::Error| {
+            CliError::Other(format!("cannot read {}: {error}", directory.display()))
+        };
+        let entries = match std::fs::read_dir(&directory) {
+            Ok(entries) => entries,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => continue,
+            Err(error) => return Err(unreadable(error)),
+        };
+        for entry in entries {
+            let path = entry.map_err(unreadable)?.path();
+            // What nginx's pattern *.conf means.
+            let name = path.file_name().unwrap_or_default().to_string_lossy();
+            if name.ends_with(".conf") && !name.starts_with('.') {
+                let content = std::fs::read(&path).map_err(unreadable)?;
+                found.insert(
+                    format!("{kind}/{name}"),
+                    String::from_utf8_lossy(&content).into_owned(),
+                );
+            }
+        }
+    }
+    Ok(found)
 }
 
 pub(super) fn run(

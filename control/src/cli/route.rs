@@ -1,6 +1,6 @@
 //! `route HOST`: where a request for a host goes, by the same table and the same function as the nginx module's.
 use super::machine::Machine;
-use super::output::{facts, json, json_line};
+use super::output::{facts, json, json_line, or_empty};
 use super::{CliError, Format};
 use routing::{Backends, Host};
 use serde::Serialize;
@@ -19,26 +19,20 @@ pub struct Route {
     format: Format,
 }
 
-/// Where a request goes.
-#[derive(Debug, Serialize)]
+/// Where a request goes; what is not so is null.
+#[derive(Debug, Default, Serialize)]
 struct Answer {
     host: String,
-    #[serde(flatten)]
-    site: Option<SiteAnswer>,
-    /// Why it goes nowhere.
-    error: Option<String>,
-}
-
-#[derive(Debug, Serialize)]
-struct SiteAnswer {
-    /// The primary domain.
-    site: String,
-    id: u64,
-    enabled: bool,
-    socket: String,
+    /// The primary domain of the site.
+    site: Option<String>,
+    id: Option<u64>,
+    enabled: Option<bool>,
+    socket: Option<String>,
     /// None if no backend may be given a request.
     backend: Option<String>,
     address: Option<String>,
+    /// Why it goes nowhere.
+    error: Option<String>,
 }
 
 /// Answers; the exit code says of a single host whether its requests go anywhere.
@@ -66,26 +60,23 @@ pub(super) fn run(
         false => crate::model::parse_domain(&arguments.host)?.to_string(),
     };
     let answer = router.route(host.as_bytes())?;
-    let goes = answer
-        .site
-        .as_ref()
-        .is_some_and(|site| site.backend.is_some());
     if arguments.format.json {
         json(out, &answer)?;
     } else if let Some(site) = &answer.site {
-        let text = |value: &Option<String>| value.clone().unwrap_or_default();
+        let state = if answer.enabled == Some(true) {
+            "enabled"
+        } else {
+            "disabled"
+        };
         facts(
             out,
             &[
-                ("site", site.site.clone()),
-                ("id", site.id.to_string()),
-                (
-                    "state",
-                    if site.enabled { "enabled" } else { "disabled" }.to_owned(),
-                ),
-                ("backend", text(&site.backend)),
-                ("address", text(&site.address)),
-                ("socket", site.socket.clone()),
+                ("site", site.clone()),
+                ("id", or_empty(answer.id)),
+                ("state", state.to_owned()),
+                ("backend", or_empty(answer.backend.as_ref())),
+                ("address", or_empty(answer.address.as_ref())),
+                ("socket", or_empty(answer.socket.as_ref())),
             ],
         )?;
     }
@@ -93,11 +84,8 @@ pub(super) fn run(
         Some(error) if !arguments.format.json => {
             Err(CliError::Other(format!("{}: {error}", answer.host)))
         }
-        _ => Ok(if goes {
-            ExitCode::SUCCESS
-        } else {
-            ExitCode::FAILURE
-        }),
+        Some(_) => Ok(ExitCode::FAILURE),
+        None => Ok(ExitCode::SUCCESS),
     }
 }
 
@@ -127,8 +115,8 @@ impl<'a> Router<'a> {
         let nowhere = |error: String| {
             Ok(Answer {
                 host: host.clone(),
-                site: None,
                 error: Some(error),
+                ..Answer::default()
             })
         };
         let domain = match routing::host::parse(raw) {
@@ -153,23 +141,16 @@ impl<'a> Router<'a> {
             "no backend may be given a request; `paasctl list-backends` shows their states"
                 .to_owned()
         });
-        let answer = SiteAnswer {
-            id: site.id.get(),
-            enabled: site.enabled,
-            socket: self
-                .machine
-                .settings
-                .paths()
-                .site_socket(site.id, &site.primary)
-                .display()
-                .to_string(),
-            backend: backend.map(|backend| backend.name.clone()),
-            address: backend.map(|backend| backend.address.to_string()),
-            site: site.primary.to_string(),
-        };
+        let paths = self.machine.settings.paths();
+        let socket = paths.site_socket(site.id, &site.primary);
         Ok(Answer {
             host,
-            site: Some(answer),
+            site: Some(site.primary.to_string()),
+            id: Some(site.id.get()),
+            enabled: Some(site.enabled),
+            socket: Some(socket.display().to_string()),
+            backend: backend.map(|backend| backend.name.clone()),
+            address: backend.map(|backend| backend.address.to_string()),
             error,
         })
     }

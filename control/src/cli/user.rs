@@ -120,7 +120,12 @@ pub(super) fn remove(
     arguments: Remove,
     out: &mut dyn Write,
 ) -> Result<(), CliError> {
-    let sites = machine.edit(Concerns::Table, |edit| {
+    let concerns = if arguments.with_sites {
+        Concerns::Table
+    } else {
+        Concerns::Registry
+    };
+    let sites = machine.edit(concerns, |edit| {
         let mut ids = Vec::new();
         if arguments.with_sites {
             let filter = SiteFilter {
@@ -139,6 +144,7 @@ pub(super) fn remove(
     })?;
     match sites {
         0 => writeln!(out, "removed user {}", arguments.name)?,
+        1 => writeln!(out, "removed user {} and the user's site", arguments.name)?,
         sites => writeln!(out, "removed user {} and {sites} sites", arguments.name)?,
     }
     Ok(())

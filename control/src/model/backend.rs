@@ -69,6 +69,19 @@ pub fn parse_weight(text: &str) -> Result<Weight, Invalid> {
     Weight::new(number).map_err(|_| Invalid::new("a weight", text, why))
 }
 
+/// Reads an address typed at the command line.
+pub fn parse_address(text: &str) -> Result<SocketAddr, Invalid> {
+    let why = "write an IP address and a port, like 10.0.0.5:9001 or [2001:db8::5]:9001";
+    let address: SocketAddr = text
+        .parse()
+        .map_err(|_| Invalid::new("a backend's address", text, why))?;
+    // Nothing can be reached at these.
+    if address.port() == 0 || address.ip().is_unspecified() {
+        return Err(Invalid::new("a backend's address", text, why));
+    }
+    Ok(address)
+}
+
 /// A backend that is to be added.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NewBackend {

@@ -7,7 +7,7 @@ mod site;
 mod span;
 mod user;
 
-pub use backend::{Backend, BackendKey, BackendName, NewBackend, parse_weight};
+pub use backend::{Backend, BackendKey, BackendName, NewBackend, parse_address, parse_weight};
 pub use domain::parse_domain;
 pub use entry::EntryPoint;
 pub use routing::{Domain, Method, Placement, SlowChange, State, Weight};

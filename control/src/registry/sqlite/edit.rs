@@ -3,6 +3,8 @@ use super::{Session, rows};
 use crate::model::*;
 use crate::registry::{Edit, RegistryError, Result, View};
 use rusqlite::{OptionalExtension, params};
+use rustix::fs::{AtFlags, CWD, Timespec, Timestamps, UTIME_NOW, utimensat};
+use std::path::{Path, PathBuf};
 
 impl Session<'_> {
     fn execute(&self, sql: &str, params: impl rusqlite::Params) -> Result<usize> {
@@ -380,7 +382,24 @@ impl Edit for Session<'_> {
             "DELETE FROM changes WHERE revision <= ?1",
             [i64::try_from(revision.saturating_sub(self.kept)).unwrap_or(0)],
         )?;
+        let path = self.transaction.path().map(PathBuf::from);
         self.transaction.commit()?;
+        path.iter().for_each(|path| announce(path));
         Ok(revision)
     }
+}
+
+/// Tells daemons that watch the file: the bytes of a commit reach the log before others can see it, so that whoever looks
+/// when they are written looks too early. No error: the commit is durable, and a daemon that asks sees it.
+fn announce(path: &Path) {
+    let now = Timespec {
+        tv_sec: 0,
+        tv_nsec: UTIME_NOW,
+    };
+    let times = Timestamps {
+        last_access: now,
+        last_modification: now,
+    };
+    // By its name: closing another descriptor of the file would end SQLite's own locks on it.
+    let _ = utimensat(CWD, path, &times, AtFlags::empty());
 }

@@ -1,0 +1,68 @@
+//! Where a new site's application is: as it was named, or guessed from its files; and whether it can be imported.
+use super::CliError;
+use super::machine::{Machine, note};
+use crate::guess::{ImportCheck, check_venv, guess};
+use crate::model::{AbsolutePath, EntryPoint, UserName};
+use std::path::Path;
+
+/// Where a site's application is.
+#[derive(Debug)]
+pub(super) struct Application {
+    pub entry: EntryPoint,
+    pub venv: Option<AbsolutePath>,
+}
+
+/// The application of the site in `directory`: what is not named is guessed, and the guess is told.
+pub(super) fn find(
+    directory: &AbsolutePath,
+    entry: Option<EntryPoint>,
+    venv: Option<AbsolutePath>,
+) -> Result<Application, CliError> {
+    if let Some(venv) = &venv {
+        check_venv(venv.as_path())?;
+    }
+    if let Some(entry) = entry {
+        return Ok(Application { entry, venv });
+    }
+    let guess = guess(directory.as_path())?;
+    let venv = match (venv, guess.venv) {
+        (Some(named), _) => Some(named),
+        (None, Some(found)) => Some(AbsolutePath::parse(&found.to_string_lossy())?),
+        (None, None) => None,
+    };
+    let python = venv
+        .as_ref()
+        .map_or_else(String::new, |venv| format!(", virtualenv {venv}"));
+    note(&format!(
+        "it looks like {}: entry point {}{python} ({})",
+        guess.framework, guess.entry, guess.why
+    ));
+    Ok(Application {
+        entry: guess.entry,
+        venv,
+    })
+}
+
+/// Imports it as its owner, in the owner's own Python: what fails now would fail at every visit.
+pub(super) fn check(
+    machine: &Machine,
+    user: &UserName,
+    directory: &Path,
+    application: &Application,
+) -> Result<(), CliError> {
+    let owner = machine.registry()?.view()?.user(user)?;
+    let uid = owner
+        .ok_or_else(|| CliError::missing("user", user))?
+        .uid
+        .get();
+    let check = ImportCheck {
+        directory,
+        entry: &application.entry,
+        venv: application.venv.as_ref().map(AbsolutePath::as_path),
+        owner: Some((uid, uid)),
+        timeout: machine.settings.backend.start_timeout.duration(),
+    };
+    check.run().map_err(|error| {
+        CliError::Other(format!("{error}\n(--no-check adds the site all the same)"))
+    })
+}
