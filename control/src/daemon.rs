@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use rustix::fs::inotify::WatchFlags;
 use rustix::fs::{FlockOperation, flock};
-use rustix::process::geteuid;
+use rustix::process::{Resource, Rlimit, geteuid, getrlimit, setrlimit};
 use tokio::net::UnixListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
@@ -77,6 +77,7 @@ pub async fn run(settings: Settings) -> Result<(), DaemonError> {
         true => Some(group_of(&settings.nginx.user).map_err(system("cannot find nginx's group"))?),
         false => None,
     };
+    raise_limit();
     make_directories(&settings)?;
     let _lock = lock(&settings)?;
     let follower = follow::start(&settings, group).await?;
@@ -105,6 +106,18 @@ pub async fn run(settings: Settings) -> Result<(), DaemonError> {
     }
     tracing::info!("ending; running sites go on");
     Ok(())
+}
+
+/// Every running site takes descriptors: as many as the system allows.
+fn raise_limit() {
+    let limit = getrlimit(Resource::Nofile);
+    let raised = Rlimit {
+        current: limit.maximum,
+        ..limit
+    };
+    if let Err(problem) = setrlimit(Resource::Nofile, raised) {
+        tracing::warn!(%problem, "cannot raise the limit of open files");
+    }
 }
 
 fn make_directories(settings: &Settings) -> Result<(), DaemonError> {

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use askama::Template;
-use rustix::process::{Pid, PidfdFlags, Resource, getrlimit, pidfd_open};
+use rustix::process::{Pid, PidfdFlags, pidfd_open};
 use serde::Deserialize;
 use tokio::io::AsyncReadExt;
 use tokio::net::UnixStream;
@@ -156,13 +156,12 @@ struct EmperorIni<'a> {
 pub fn configuration(settings: &Settings) -> Result<String, askama::Error> {
     let paths = settings.paths();
     let text = |path: PathBuf| path.to_string_lossy().into_owned();
-    let most = getrlimit(Resource::Nofile).maximum.unwrap_or(DESCRIPTORS);
     EmperorIni {
         vassals: &text(paths.vassals()),
         stats: &text(paths.emperor_stats()),
         launcher: settings.backend.launcher.as_str(),
         launch_socket: &text(paths.launch_socket()),
-        descriptors: most.min(DESCRIPTORS),
+        descriptors: DESCRIPTORS,
     }
     .render()
 }

@@ -56,6 +56,24 @@ fn two_hundred_visitors_wake_a_site_once() {
 }
 
 #[test]
+fn sixty_sites_wake_at_once() {
+    let mut backend = Backend::start();
+    let sites: Vec<_> = (0..60)
+        .map(|number| backend.add_site(&format!("u{number}"), None, None))
+        .collect();
+    let began = Instant::now();
+    let visitors: Vec<_> = sites
+        .into_iter()
+        .map(|site| thread::spawn(move || site.serve("/").status))
+        .collect();
+    for visitor in visitors {
+        assert_eq!(visitor.join().unwrap(), 200);
+    }
+    eprintln!("60 sites: {} ms", began.elapsed().as_millis());
+    assert_eq!(backend.daemon().count(&["starting"]), 60);
+}
+
+#[test]
 fn a_site_runs_as_its_user_with_nothing_of_the_emperors() {
     let backend = Backend::start();
     let site = backend.add_site("anna", None, None);
@@ -190,6 +208,8 @@ fn an_idle_site_sleeps_and_late_requests_are_served() {
     }
     // Requests that come while it stops wait for the next generation.
     for _ in 0..3 {
+        // Lines of earlier lives are no news.
+        backend.daemon().count(&[]);
         assert_eq!(site.serve("/").status, 200);
         backend.daemon().wait_for(&["stopping"]);
         let began = Instant::now();
@@ -203,7 +223,6 @@ fn an_idle_site_sleeps_and_late_requests_are_served() {
             assert_eq!(visitor.join().unwrap(), 200);
         }
         eprintln!("late requests: {} ms", began.elapsed().as_millis());
-        backend.daemon().wait_for(&["ready"]);
     }
 }
 
@@ -334,7 +353,7 @@ fn a_restarted_daemon_takes_starts_in_progress_over() {
         let site = site.clone();
         thread::spawn(move || {
             support::http(
-                &site_control(&site),
+                &site.control,
                 "GET",
                 &format!("/initialize?site={}", site.id),
             )
@@ -381,7 +400,7 @@ fn a_site_that_becomes_ready_while_there_is_no_daemon_is_published_by_the_next()
         None,
     );
     let gate = gate(&site);
-    let control = site_control(&site);
+    let control = site.control.clone();
     let path = format!("/initialize?site={}", site.id);
     let parked = thread::spawn(move || support::http(&control, "GET", &path));
     wait_for_file(&site);
@@ -536,11 +555,6 @@ fn waiting(site: &TestSite, path: &str) -> std::os::unix::net::UnixStream {
     let mut stream = site.connect().unwrap();
     send(&mut stream, path, b"").unwrap();
     stream
-}
-
-fn site_control(site: &TestSite) -> std::path::PathBuf {
-    // run/paas/sites/<id>/app.sock -> run/paas/control.sock
-    site.socket.ancestors().nth(3).unwrap().join("control.sock")
 }
 
 /// Waits until the application has written the file by which it tells that it has come to the gate.

@@ -81,7 +81,7 @@ pub(crate) enum Verdict {
 pub(crate) struct Fallback;
 
 impl Handler for Fallback {
-    const NAME: &'static str = "paas_fallback";
+    const NAME: &'static str = "paas_fallback handler";
     const PHASE: u32 = PRECONTENT;
 
     fn handle(request: Request<'_>) -> Outcome {

@@ -16,7 +16,7 @@ const RETRY_AFTER: &[u8] = b"5";
 pub(crate) struct Gate;
 
 impl Handler for Gate {
-    const NAME: &'static str = "paas_role";
+    const NAME: &'static str = "paas_role handler";
     const PHASE: u32 = PREACCESS;
 
     fn handle(request: Request<'_>) -> Outcome {

@@ -1,1 +1,30 @@
-//! Harness.
+//! The harness of the end-to-end tests: real nginx with our module, real Emperors and daemons
+//! through the real `paasctl`, stub servers where a test wants to be the other side, and an HTTP
+//! client that can say what a browser would not.
+//!
+//! Every test has a [`Root`] of its own: a short temporary directory (a unix socket's path has at
+//! most 107 bytes) and ports nobody else has. Whatever a test started ends with it, also when it
+//! panics, and a panic prints the logs found under the root. Waiting is always for an event, with
+//! a deadline ([`wait`]); no test may sleep and hope.
+//!
+//! Set `PAAS_TEST_KEEP=1` to keep the directories, `PAAS_MODULE=FILE` for another module.
+
+pub mod apps;
+pub mod build;
+pub mod http;
+pub mod nginx;
+pub mod paasctl;
+pub mod platform;
+pub mod ports;
+pub mod process;
+pub mod root;
+pub mod stub;
+pub mod wait;
+
+pub use http::{Connection, Request, Response};
+pub use nginx::Nginx;
+pub use paasctl::Paasctl;
+pub use platform::Platform;
+pub use process::Process;
+pub use root::Root;
+pub use stub::Stub;

@@ -4,6 +4,12 @@ import importlib
 import importlib.util
 import os
 import sys
+import types
+
+# uWSGI brings a module of this name, which is not there outside of it.
+stand_in = types.ModuleType("uwsgi")
+stand_in.__getattr__ = lambda name: (lambda *arguments, **named: None)
+sys.modules["uwsgi"] = stand_in
 
 kind, place, name = sys.argv[1:4]
 sys.argv[1:] = []

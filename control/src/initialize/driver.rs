@@ -3,27 +3,24 @@
 //! It never waits: what takes time runs in tasks of its own, which report back by messages. Small files in `run/` are written
 //! and removed right here.
 
+mod hands;
+
 use std::collections::{HashMap, VecDeque};
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::process::{Signal, pidfd_send_signal};
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
 
-use super::held::{Held, remove_if_there};
-use super::launching::{Grant, Question};
+use super::held::Held;
+use super::launching::Question;
 use super::machine::{Limits, Machine, Shown};
-use super::notice::{Notice, Notices};
-use super::prepare::{Place, Prepared, SharedRegistry, Unprepared, prepare};
-use super::reject;
-use super::words::{
-    Action, Answer, Deadline, Event, Failure, Generation, Now, Reason, Visit, Visitor,
-};
+use super::notice::Notice;
+use super::prepare::{Place, Prepared, SharedRegistry, Unprepared};
+use super::words::{Answer, Deadline, Event, Generation, Now, Visit, Visitor};
 use crate::emperor::Alarm;
-use crate::files;
 use crate::model::SiteId;
 use crate::watch::Readable;
 
@@ -165,8 +162,8 @@ impl Driver {
                 self.step(site, Event::Ready(generation))
             }
             Message::Noticed(site, generation, Notice::Stopping) => {
-                tracing::info!(%site, %generation, "stopping");
                 self.step(site, Event::StopAnnounced(generation));
+                tracing::info!(%site, %generation, "stopping");
             }
             Message::Exited(site, generation) => {
                 let queued = self
@@ -174,7 +171,7 @@ impl Driver {
                     .get(&site)
                     .and_then(|entry| entry.held.as_ref())
                     .is_some_and(Held::is_queued);
-                let emperor = self.emperor.as_ref().is_some_and(lives);
+                let emperor = self.emperor_lives();
                 self.step(
                     site,
                     Event::Exited {
@@ -185,8 +182,17 @@ impl Driver {
                 );
             }
             Message::Passed(site, generation, deadline) => {
-                self.step(site, Event::Passed(generation, deadline))
+                let emperor = self.emperor_lives();
+                self.step(
+                    site,
+                    Event::Passed {
+                        generation,
+                        deadline,
+                        emperor,
+                    },
+                );
             }
+
             Message::EmperorArrived(process) => {
                 self.emperor = Some(process);
                 for site in self.sites.keys().copied().collect::<Vec<_>>() {
@@ -203,6 +209,10 @@ impl Driver {
                 let _ = answer.send(shown.collect());
             }
         }
+    }
+
+    fn emperor_lives(&self) -> bool {
+        self.emperor.as_ref().is_some_and(lives)
     }
 
     fn now(&self) -> Now {
@@ -240,221 +250,6 @@ impl Driver {
             .is_some_and(|entry| entry.machine.is_forgettable(now))
         {
             self.sites.remove(&site);
-        }
-    }
-
-    /// Does one thing; answers what came of it if that is known at once.
-    fn act(&mut self, site: SiteId, action: Action) -> Option<Event> {
-        match action {
-            Action::Answer(visitor, answer) => {
-                // nginx may have given up waiting.
-                let _ = self.waiting.remove(&visitor)?.send(answer);
-            }
-            Action::Look(visitor) => {
-                let held = self.entry(site).held.as_ref()?;
-                return Some(Event::Looked(visitor, held.look()));
-            }
-            Action::Prepare(generation) => self.prepare(site, generation),
-            Action::Start(generation) => return self.start(site, generation),
-            Action::Grant(generation) => self.grant(site, generation),
-            Action::Refuse(_) => drop(self.entry(site).question.take()),
-            Action::Publish => {
-                tracing::info!(%site, "ready");
-                self.rename(site, Held::publish, "give the site's name to its socket");
-            }
-            Action::Withdraw => {
-                self.rename(site, Held::withdraw, "take the site's name from its socket")
-            }
-            Action::Forget(generation) => self.forget(site, generation),
-            Action::Kill(generation) => {
-                tracing::warn!(%site, %generation, "ending the site's processes by force");
-                if let Some(process) = &self.entry(site).process {
-                    // Gone already is as good.
-                    let _ = pidfd_send_signal(process.as_ref(), Signal::KILL);
-                }
-            }
-            Action::Release(failure) => self.release(site, failure),
-            Action::Remind(generation, deadline, after) => {
-                let reports = self.reports.clone();
-                tokio::spawn(async move {
-                    tokio::time::sleep(after).await;
-                    report(&reports, Message::Passed(site, generation, deadline)).await;
-                });
-            }
-        }
-        None
-    }
-
-    fn prepare(&mut self, site: SiteId, generation: Generation) {
-        tracing::info!(%site, %generation, "starting");
-        let fresh = self.entry(site).held.is_none();
-        let (place, registry, reports) = (
-            self.place.clone(),
-            self.registry.clone(),
-            self.reports.clone(),
-        );
-        tokio::task::spawn_blocking(move || {
-            let result = prepare(&place, &registry, site, generation, fresh);
-            // Only a driver that has ended does not listen.
-            let _ = reports.blocking_send(Message::Prepared(site, generation, Box::new(result)));
-        });
-    }
-
-    fn prepared(
-        &mut self,
-        site: SiteId,
-        generation: Generation,
-        result: Result<Prepared, Unprepared>,
-    ) {
-        let wanted = self.entry(site).machine.shown() == Shown::Starting(generation);
-        match result {
-            Ok(mut prepared) if wanted => {
-                let entry = self.entry(site);
-                entry.held = prepared.held.take().or(entry.held.take());
-                entry.prepared = Some(prepared);
-                self.listen(site, generation);
-                self.step(site, Event::Prepared(generation));
-            }
-            Ok(prepared) => {
-                if let Some(held) = prepared.held {
-                    held.discard();
-                }
-                self.remove(&self.place.notice(site, generation));
-                self.step(site, Event::Prepared(generation));
-            }
-            Err(problem) => {
-                tracing::warn!(%site, %generation, %problem, "cannot start the site");
-                self.step(site, Event::NotPrepared(generation, problem.why()));
-            }
-        }
-    }
-
-    fn start(&mut self, site: SiteId, generation: Generation) -> Option<Event> {
-        let file = self.place.vassal(site, generation);
-        let prepared = self.sites.get(&site)?.prepared.as_ref()?;
-        if !file.exists()
-            && let Err(problem) = files::write_briefly(&file, prepared.config.as_bytes(), 0o600)
-        {
-            tracing::error!(%site, file = %file.display(), %problem, "cannot write a vassal file");
-            return Some(Event::Passed(generation, Deadline::Launch));
-        }
-        self.alarm.ring();
-        None
-    }
-
-    fn grant(&mut self, site: SiteId, generation: Generation) {
-        let entry = self.entry(site);
-        let (Some(question), Some(prepared), Some(held)) =
-            (entry.question.take(), &entry.prepared, &entry.held)
-        else {
-            return;
-        };
-        match held.listener().try_clone_to_owned() {
-            Ok(listener) => {
-                let order = prepared.order.clone();
-                // A launcher that has died meanwhile is noticed by its handle.
-                let _ = question.answer.send(Grant { order, listener });
-                self.watch(site, generation, question.process);
-            }
-            Err(problem) => {
-                tracing::error!(%site, %problem, "cannot hand a socket on; raise the daemon's limit of open files");
-                self.watch(site, generation, question.process);
-            }
-        }
-    }
-
-    /// Reports the end of the site's processes.
-    fn watch(&mut self, site: SiteId, generation: Generation, process: OwnedFd) {
-        let process = match Readable::new(process) {
-            Ok(process) => Arc::new(process),
-            Err(problem) => {
-                tracing::error!(%site, %problem, "cannot watch a process");
-                return;
-            }
-        };
-        self.entry(site).process = Some(process.clone());
-        let reports = self.reports.clone();
-        tokio::spawn(async move {
-            if process.ready().await.is_ok() {
-                report(&reports, Message::Exited(site, generation)).await;
-            }
-        });
-    }
-
-    /// Reports what the site's uWSGI says.
-    fn listen(&mut self, site: SiteId, generation: Generation) {
-        let reports = self.reports.clone();
-        let mut notices = match Notices::open(&self.place.notice(site, generation)) {
-            Ok(notices) => notices,
-            Err(problem) => {
-                tracing::error!(%site, %generation, %problem, "cannot open a notice pipe: the site will seem not to start");
-                return;
-            }
-        };
-        let task = tokio::spawn(async move {
-            while let Ok(Some(notice)) = notices.next().await {
-                report(&reports, Message::Noticed(site, generation, notice)).await;
-            }
-        });
-        if let Some(earlier) = self.entry(site).listening.replace(task) {
-            earlier.abort();
-        }
-    }
-
-    fn rename(&mut self, site: SiteId, rename: fn(&Held) -> std::io::Result<()>, doing: &str) {
-        if let Some(Err(problem)) = self.entry(site).held.as_ref().map(rename) {
-            tracing::error!(%site, %problem, "cannot {doing}");
-        }
-    }
-
-    fn forget(&mut self, site: SiteId, generation: Generation) {
-        self.remove(&self.place.vassal(site, generation));
-        self.remove(&self.place.notice(site, generation));
-        if let Some(listening) = self.entry(site).listening.take() {
-            listening.abort();
-        }
-        self.alarm.ring();
-    }
-
-    fn release(&mut self, site: SiteId, failure: Option<Failure>) {
-        let generation = self.last_generation(site);
-        let entry = self.entry(site);
-        let log = entry.prepared.take().map(|prepared| prepared.log);
-        entry.process = None;
-        match (failure, log) {
-            (None, _) => tracing::info!(%site, "asleep"),
-            (
-                Some(Failure {
-                    reason: reason @ (Reason::Restarting | Reason::Disabled),
-                    generation,
-                }),
-                _,
-            ) => {
-                tracing::info!(%site, %generation, reason = reason.word(), "stopped");
-            }
-            (Some(Failure { reason, generation }), log) => {
-                let log = log.unwrap_or_default();
-                tracing::warn!(%site, %generation, reason = reason.word(), log = %log.display(), "the site does not start; its log tells why");
-            }
-        }
-        if let Some(held) = entry.held.take()
-            && let Some(generation) = generation
-        {
-            let late = Failure {
-                reason: Reason::Restarting,
-                generation,
-            };
-            reject::release(held, site, failure.unwrap_or(late));
-        }
-    }
-
-    fn last_generation(&self, site: SiteId) -> Option<Generation> {
-        self.sites.get(&site).and_then(|entry| entry.machine.last())
-    }
-
-    fn remove(&self, path: &std::path::Path) {
-        if let Err(problem) = remove_if_there(path) {
-            tracing::error!(path = %path.display(), %problem, "cannot remove a file");
         }
     }
 }

@@ -6,6 +6,8 @@
 //! * a vassal file exists from `Start` to `Forget`, never longer than its generation;
 //! * a socket is given to the next generation or released, and its queue is never closed unanswered.
 
+mod endings;
+
 use std::time::Duration;
 
 use super::words::{
@@ -205,8 +207,12 @@ impl Machine {
             } if self.is_current(generation) => {
                 self.exited(queued, emperor, now, &mut actions);
             }
-            Event::Passed(generation, deadline) if self.is_current(generation) => {
-                self.passed(deadline, now, &mut actions)
+            Event::Passed {
+                generation,
+                deadline,
+                emperor,
+            } if self.is_current(generation) => {
+                self.passed(deadline, emperor, now, &mut actions);
             }
             Event::EmperorArrived => {
                 if let State::Starting {
@@ -219,7 +225,7 @@ impl Machine {
                 }
             }
             Event::Retired => self.retired(now, &mut actions),
-            Event::Exited { .. } | Event::Passed(..) => {}
+            Event::Exited { .. } | Event::Passed { .. } => {}
         }
         actions
     }
@@ -398,204 +404,6 @@ impl Machine {
                 generation: of,
                 since: now.monotonic,
             };
-        }
-    }
-
-    /// From running to stopping: no new requests, and the Emperor is told.
-    fn stop(&mut self, then: Then, waiting: Vec<Visitor>, actions: &mut Vec<Action>) {
-        if let State::Running { generation, .. } = self.state {
-            actions.push(Action::Withdraw);
-            actions.push(Action::Forget(generation));
-            actions.push(Action::Remind(generation, Deadline::Stop, self.limits.stop));
-            self.state = State::Stopping {
-                generation,
-                then,
-                waiting,
-            };
-        }
-    }
-
-    fn exited(&mut self, queued: bool, emperor: bool, now: Now, actions: &mut Vec<Action>) {
-        match std::mem::replace(&mut self.state, State::Asleep) {
-            State::Asleep => {}
-            State::Starting {
-                generation,
-                public,
-                waiting,
-                ..
-            } => {
-                if !emperor && (queued || !waiting.is_empty()) {
-                    actions.push(Action::Forget(generation));
-                    self.begin(public, waiting, now, actions);
-                } else {
-                    // The processes are gone: nothing has to be waited for.
-                    self.state = State::Starting {
-                        generation,
-                        phase: Phase::Written,
-                        public,
-                        waiting,
-                    };
-                    let failure = Failure {
-                        reason: Reason::StartFailed,
-                        generation,
-                    };
-                    self.fail(
-                        failure,
-                        Answer::Unavailable(failure),
-                        self.limits.pause,
-                        now,
-                        actions,
-                    );
-                }
-            }
-            State::Running { generation, since } => {
-                self.crashed(generation, since, queued, emperor, now, actions)
-            }
-            State::Stopping {
-                then: Then::Sleep,
-                waiting,
-                ..
-            } => {
-                if queued || !waiting.is_empty() {
-                    self.begin(false, waiting, now, actions);
-                } else {
-                    actions.push(Action::Release(None));
-                }
-            }
-            State::Stopping {
-                then: Then::Release(failure),
-                waiting,
-                ..
-            } => {
-                actions.push(Action::Release(Some(failure)));
-                if !waiting.is_empty() {
-                    self.begin(false, waiting, now, actions);
-                }
-            }
-        }
-    }
-
-    fn crashed(
-        &mut self,
-        generation: Generation,
-        since: Duration,
-        queued: bool,
-        emperor: bool,
-        now: Now,
-        actions: &mut Vec<Action>,
-    ) {
-        let steady = now.monotonic.saturating_sub(since) >= self.limits.steady;
-        self.early_crashes = if !emperor || steady {
-            0
-        } else {
-            self.early_crashes.saturating_add(1)
-        };
-        actions.push(Action::Forget(generation));
-        if self.early_crashes > self.limits.early_crashes {
-            let failure = Failure {
-                reason: Reason::Crashing,
-                generation,
-            };
-            actions.extend([Action::Withdraw, Action::Release(Some(failure))]);
-            self.failing = Some((failure, now.monotonic + self.limits.pause));
-        } else if emperor || queued {
-            self.begin(true, Vec::new(), now, actions);
-        } else {
-            // Everything has gone with the Emperor: sites come back when they are asked for, not all at once.
-            actions.extend([Action::Withdraw, Action::Release(None)]);
-        }
-    }
-
-    fn passed(&mut self, deadline: Deadline, now: Now, actions: &mut Vec<Action>) {
-        match (&self.state, deadline) {
-            (
-                &State::Starting {
-                    generation,
-                    phase: Phase::Written,
-                    ..
-                },
-                Deadline::Launch | Deadline::Start,
-            ) => {
-                let failure = Failure {
-                    reason: Reason::NoEmperor,
-                    generation,
-                };
-                self.fail(
-                    failure,
-                    Answer::Unavailable(failure),
-                    self.limits.pause,
-                    now,
-                    actions,
-                );
-            }
-            (
-                &State::Starting {
-                    generation, phase, ..
-                },
-                Deadline::Start,
-            ) => {
-                let launched = phase == Phase::Launched;
-                let reason = if launched {
-                    Reason::StartTimeout
-                } else {
-                    Reason::NotPrepared
-                };
-                let failure = Failure { reason, generation };
-                self.fail(
-                    failure,
-                    Answer::Unavailable(failure),
-                    self.limits.pause,
-                    now,
-                    actions,
-                );
-            }
-            (&State::Stopping { generation, .. }, Deadline::Stop) => {
-                actions.push(Action::Kill(generation))
-            }
-            _ => {}
-        }
-    }
-
-    /// Ends a start: whoever waits is told, here and in the queue.
-    fn fail(
-        &mut self,
-        failure: Failure,
-        answer: Answer,
-        pause: Duration,
-        now: Now,
-        actions: &mut Vec<Action>,
-    ) {
-        let State::Starting {
-            generation,
-            phase,
-            public,
-            waiting,
-        } = std::mem::replace(&mut self.state, State::Asleep)
-        else {
-            return;
-        };
-        self.failing = (!pause.is_zero()).then(|| (failure, now.monotonic + pause));
-        actions.extend(
-            waiting
-                .into_iter()
-                .map(|visitor| Action::Answer(visitor, answer)),
-        );
-        if public {
-            actions.push(Action::Withdraw);
-        }
-        if phase != Phase::Preparing {
-            actions.push(Action::Forget(generation));
-        }
-        if phase == Phase::Launched {
-            // The processes still hold the socket: what waits in its queue is answered when they are gone.
-            actions.push(Action::Kill(generation));
-            self.state = State::Stopping {
-                generation,
-                then: Then::Release(failure),
-                waiting: Vec::new(),
-            };
-        } else {
-            actions.push(Action::Release(Some(failure)));
         }
     }
 }

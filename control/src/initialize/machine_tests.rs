@@ -38,6 +38,14 @@ fn exited(of: Generation, queued: bool) -> Event {
     }
 }
 
+fn passed(deadline: Deadline, emperor: bool) -> Event {
+    Event::Passed {
+        generation: generation(0),
+        deadline,
+        emperor,
+    }
+}
+
 fn asleep() -> Machine {
     Machine::asleep(Limits::with_start(Duration::from_secs(60)))
 }
@@ -171,7 +179,7 @@ fn a_failed_start_answers_everybody_and_starts_at_most_once_a_second() {
 #[test]
 fn a_start_that_hangs_is_killed_and_its_queue_answered_when_it_is_gone() {
     let mut machine = starting();
-    let actions = machine.step(Event::Passed(generation(0), Deadline::Start), at(60_000));
+    let actions = machine.step(passed(Deadline::Start, false), at(60_000));
     let failed = failure(Reason::StartTimeout);
     assert_eq!(
         actions,
@@ -196,7 +204,13 @@ fn an_emperor_that_does_not_start_the_launcher_fails_the_start() {
         machine.step(Event::EmperorArrived, at(2)),
         [Action::Start(generation(0))]
     );
-    let actions = machine.step(Event::Passed(generation(0), Deadline::Launch), at(5001));
+    let patient = machine.step(passed(Deadline::Launch, true), at(4000));
+    assert_eq!(
+        patient[0],
+        Action::Start(generation(0)),
+        "it lives, and is only slow"
+    );
+    let actions = machine.step(passed(Deadline::Launch, false), at(5001));
     assert!(actions.contains(&Action::Release(Some(failure(Reason::NoEmperor)))));
     assert_eq!(
         machine.step(Event::LaunchAsked(generation(0)), at(5002)),

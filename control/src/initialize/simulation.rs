@@ -84,6 +84,15 @@ impl World {
                 queued: self.queue > 0,
                 emperor: self.emperor,
             },
+            Event::Passed {
+                generation,
+                deadline,
+                ..
+            } => Event::Passed {
+                generation,
+                deadline,
+                emperor: self.emperor,
+            },
             other => other,
         };
         for action in self.machine.step(event, self.now) {
@@ -166,9 +175,11 @@ impl World {
                 self.held = false;
                 self.queue = 0;
             }
-            Action::Remind(generation, deadline, _) => {
-                self.pending.push(Event::Passed(generation, deadline))
-            }
+            Action::Remind(generation, deadline, _) => self.pending.push(Event::Passed {
+                generation,
+                deadline,
+                emperor: true,
+            }),
         }
     }
 
@@ -260,8 +271,13 @@ impl World {
         if !self.pending.is_empty() && self.dice.roll(2) == 0 {
             let index = self.dice.roll(self.pending.len());
             let event = self.pending.swap_remove(index);
-            let early = matches!(event, Event::Passed(_, Deadline::Start | Deadline::Stop))
-                && self.dice.roll(4) != 0;
+            let early = matches!(
+                event,
+                Event::Passed {
+                    deadline: Deadline::Start | Deadline::Stop,
+                    ..
+                }
+            ) && self.dice.roll(4) != 0;
             if early {
                 self.pending.push(event);
             } else {
@@ -314,7 +330,7 @@ impl World {
                     self.pending.push(Event::Ready(generation));
                 }
             }
-            let timers = |event: &Event| matches!(event, Event::Passed(..));
+            let timers = |event: &Event| matches!(event, Event::Passed { .. });
             if let Some(index) = self.pending.iter().position(|event| !timers(event)) {
                 let event = self.pending.remove(index);
                 self.deliver(event);

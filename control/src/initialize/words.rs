@@ -200,7 +200,14 @@ pub enum Event {
         emperor: bool,
     },
     /// A deadline set by [`Action::Remind`] has passed.
-    Passed(Generation, Deadline),
+    Passed {
+        /// Whose.
+        generation: Generation,
+        /// Which.
+        deadline: Deadline,
+        /// The Emperor lives: it may only be slow.
+        emperor: bool,
+    },
     /// A new Emperor has started; it knows nothing of what the one before it was asked.
     EmperorArrived,
     /// The registry says the site is off or gone.

@@ -5,6 +5,7 @@
 //! panic becomes the callback's own error value and a line in the log.
 
 use std::any::Any;
+use std::fmt;
 use std::panic::{AssertUnwindSafe, Location, catch_unwind};
 use std::sync::{Mutex, Once, PoisonError};
 
@@ -25,12 +26,18 @@ pub(crate) enum Entry {
     Configuration(&'static str),
     /// While a request is handled: the request fails.
     Request(&'static str),
+    /// A variable of this name is evaluated: it has no value.
+    Variable(&'static str),
+    /// Something is given back at the end of a request or a configuration.
+    Cleanup,
 }
 
-impl Entry {
-    fn name(self) -> &'static str {
+impl fmt::Display for Entry {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Configuration(name) | Self::Request(name) => name,
+            Self::Configuration(name) | Self::Request(name) => f.write_str(name),
+            Self::Variable(name) => write!(f, "${name}"),
+            Self::Cleanup => f.write_str("cleanup"),
         }
     }
 }
@@ -38,6 +45,9 @@ impl Entry {
 /// See `guard!`, which every callback uses.
 #[inline]
 pub(crate) fn run<R>(entry: Entry, on_panic: R, body: impl FnOnce() -> R) -> R {
+    if let Entry::Configuration(_) = entry {
+        install_hook();
+    }
     let outcome = catch_unwind(AssertUnwindSafe(|| {
         #[cfg(feature = "faults")]
         fault(entry);
@@ -51,7 +61,7 @@ pub(crate) fn run<R>(entry: Entry, on_panic: R, body: impl FnOnce() -> R) -> R {
 
 /// Keeps where the last panic happened, for [`report`]; replaces std's hook, which would write to nginx's
 /// standard error past its log.
-pub(crate) fn install_hook() {
+fn install_hook() {
     static INSTALLED: Once = Once::new();
     INSTALLED.call_once(|| {
         std::panic::set_hook(Box::new(|info| {
@@ -76,13 +86,14 @@ fn report(entry: Entry, payload: Box<dyn Any + Send>) {
         .take();
     let (level, consequence) = match entry {
         Entry::Configuration(_) => (Level::Emergency, "the configuration is refused"),
-        Entry::Request(_) => (Level::Critical, "the request fails, the worker goes on"),
+        Entry::Request(_) | Entry::Variable(_) | Entry::Cleanup => {
+            (Level::Critical, "the request fails, the worker goes on")
+        }
     };
     Log::of_cycle().write(
         level,
         format_args!(
-            "paas: panic in {} at {}: {message}; {consequence}; this is a bug of ngx_http_paas_module, please report it",
-            entry.name(),
+            "paas: panic in {entry} at {}: {message}; {consequence}; this is a bug of ngx_http_paas_module, please report it",
             place.as_deref().unwrap_or("an unknown place"),
         ),
     );
@@ -90,12 +101,14 @@ fn report(entry: Entry, payload: Box<dyn Any + Send>) {
     std::mem::forget(payload);
 }
 
-/// Panics if the environment asks for a fault in this callback (`PAAS_FAULT=<name>[,<name>]`).
+/// Panics if the environment asks for a fault in this callback (`PAAS_FAULT=<name>[,<name>]`, named as in
+/// the log). A cleanup is spared: it must take its timer off nginx's clock, and calls nothing that could fail.
 #[cfg(feature = "faults")]
+#[expect(clippy::panic, reason = "that is what it is for")]
 fn fault(entry: Entry) {
-    if std::env::var("PAAS_FAULT")
-        .is_ok_and(|wanted| wanted.split(',').any(|name| name == entry.name()))
-    {
+    let name = entry.to_string();
+    let is_wanted = |wanted: String| wanted.split(',').any(|wanted| wanted == name);
+    if !matches!(entry, Entry::Cleanup) && std::env::var("PAAS_FAULT").is_ok_and(is_wanted) {
         std::panic::panic_any("an injected fault");
     }
 }

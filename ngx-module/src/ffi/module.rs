@@ -15,7 +15,7 @@ use ngx::ffi::{
 };
 
 use super::conf::{Conf, Part, command};
-use super::guard::{Entry, guard, install_hook};
+use super::guard::{Entry, guard};
 use super::request::Request;
 use super::{phase, upstream, variable};
 use crate::directives::{HttpConf, LocationConf, ServerConf};
@@ -192,7 +192,6 @@ unsafe extern "C" fn merge<P: Part>(
 }
 
 unsafe extern "C" fn preconfiguration(cf: *mut ngx_conf_t) -> ngx_int_t {
-    install_hook();
     guard!(
         Entry::Configuration("preconfiguration"),
         NGX_ERROR as ngx_int_t,
@@ -253,18 +252,18 @@ unsafe extern "C" fn postconfiguration(cf: *mut ngx_conf_t) -> ngx_int_t {
 static NEXT_HEADER_FILTER: AtomicPtr<()> = AtomicPtr::new(ptr::null_mut());
 
 unsafe extern "C" fn header_filter(request: *mut ngx_http_request_t) -> ngx_int_t {
+    let Some(raw) = NonNull::new(request) else {
+        return NGX_ERROR as ngx_int_t;
+    };
+    // SAFETY: nginx hands over a living request.
+    let request_here = unsafe { Request::from_raw(raw) };
+    // What nginx answers by itself after a filter failed is nobody's answer, and must not fail again.
+    let is_failing = request_here.fields().filter_finalize() != 0;
     let failed = guard!(Entry::Request("header filter"), true, {
-        // SAFETY: nginx hands over a living request.
-        match NonNull::new(request).map(|request| unsafe { Request::from_raw(request) }) {
-            // What nginx makes itself after a filter failed is nobody's answer.
-            Some(request) if request.fields().filter_finalize() == 0 => {
-                role::filter_answer(request)
-            }
-            _ => {}
-        }
+        role::filter_answer(request_here);
         false
     });
-    if failed {
+    if failed && !is_failing {
         let status = NGX_HTTP_INTERNAL_SERVER_ERROR as ngx_int_t;
         // SAFETY: this is how a header filter answers with an error page; it ends with another run of the filters.
         return unsafe {

@@ -152,21 +152,24 @@ unsafe extern "C" fn free(
     data: *mut c_void,
     state: ngx_uint_t,
 ) {
-    guard!(Entry::Request("paas_hash peer.free"), (), {
+    // SAFETY: nginx hands over the connection it is done with.
+    let Some(connection) = (unsafe { connection.as_mut() }) else {
+        return;
+    };
+    let tries_left = guard!(Entry::Request("paas_hash peer.free"), 0, {
         // SAFETY: as in `get`.
-        let parts = unsafe { (connection.as_mut(), data.cast::<Selection<'_>>().as_mut()) };
-        let (Some(connection), Some(selection)) = parts else {
-            return;
-        };
-        if state & (NGX_PEER_FAILED | NGX_PEER_NEXT) as ngx_uint_t != 0 {
+        if let Some(selection) = unsafe { data.cast::<Selection<'_>>().as_mut() }
+            && state & (NGX_PEER_FAILED | NGX_PEER_NEXT) as ngx_uint_t != 0
+        {
             selection.failed(if is_stale(connection) {
                 Failure::StaleConnection
             } else {
                 Failure::Backend
             });
         }
-        connection.tries = connection.tries.saturating_sub(1);
+        connection.tries.saturating_sub(1)
     });
+    connection.tries = tries_left;
 }
 
 /// Whether a connection failed because it had been kept alive too long: that says nothing about the backend.

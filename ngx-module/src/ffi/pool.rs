@@ -181,7 +181,7 @@ struct Header {
 /// The one handler of all kept values: comparing with a generic function's address would prove nothing,
 /// as equal functions may be merged.
 unsafe extern "C" fn drop_kept(data: *mut c_void) {
-    guard!(Entry::Request("cleanup"), (), {
+    guard!(Entry::Cleanup, (), {
         // SAFETY: `keep_as` set this handler for a `Kept` at `data`; nginx runs a cleanup once.
         unsafe { ((*data.cast::<Header>()).drop)(data) }
     });

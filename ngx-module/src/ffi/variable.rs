@@ -47,7 +47,7 @@ unsafe extern "C" fn get<V: Variable>(
     _data: usize,
 ) -> ngx_int_t {
     let name = V::NAME.to_str().unwrap_or("variable");
-    guard!(Entry::Request(name), NGX_ERROR as ngx_int_t, {
+    guard!(Entry::Variable(name), NGX_ERROR as ngx_int_t, {
         // SAFETY: nginx hands over a living request and a place for the value.
         let parts = unsafe {
             (

@@ -1,0 +1,258 @@
+//! What the driver does for each action.
+
+use std::io;
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::path::Path;
+use std::sync::Arc;
+
+use rustix::process::{Resource, Signal, getrlimit, pidfd_send_signal};
+
+use super::super::held::{Held, remove_if_there};
+use super::super::launching::Grant;
+use super::super::machine::Shown;
+use super::super::notice::Notices;
+use super::super::prepare::{Prepared, Unprepared, prepare};
+use super::super::reject;
+use super::super::words::{Action, Deadline, Event, Failure, Generation, Reason};
+use super::{Driver, Message, report};
+use crate::files;
+use crate::model::SiteId;
+use crate::watch::Readable;
+
+impl Driver {
+    /// Does one thing; answers what came of it if that is known at once.
+    pub(super) fn act(&mut self, site: SiteId, action: Action) -> Option<Event> {
+        match action {
+            Action::Answer(visitor, answer) => {
+                // nginx may have given up waiting.
+                let _ = self.waiting.remove(&visitor)?.send(answer);
+            }
+            Action::Look(visitor) => {
+                let held = self.entry(site).held.as_ref()?;
+                return Some(Event::Looked(visitor, held.look()));
+            }
+            Action::Prepare(generation) => self.prepare(site, generation),
+            Action::Start(generation) => return self.start(site, generation),
+            Action::Grant(generation) => self.grant(site, generation),
+            Action::Refuse(_) => drop(self.entry(site).question.take()),
+            Action::Publish => {
+                tracing::info!(%site, "ready");
+                self.rename(site, Held::publish, "give the site's name to its socket");
+            }
+            Action::Withdraw => {
+                self.rename(site, Held::withdraw, "take the site's name from its socket")
+            }
+            Action::Forget(generation) => self.forget(site, generation),
+            Action::Kill(generation) => {
+                tracing::warn!(%site, %generation, "ending the site's processes by force");
+                if let Some(process) = &self.entry(site).process {
+                    // Gone already is as good.
+                    let _ = pidfd_send_signal(process.as_ref(), Signal::KILL);
+                }
+            }
+            Action::Release(failure) => self.release(site, failure),
+            Action::Remind(generation, deadline, after) => {
+                let reports = self.reports.clone();
+                tokio::spawn(async move {
+                    tokio::time::sleep(after).await;
+                    report(&reports, Message::Passed(site, generation, deadline)).await;
+                });
+            }
+        }
+        None
+    }
+
+    fn prepare(&mut self, site: SiteId, generation: Generation) {
+        tracing::info!(%site, %generation, "starting");
+        let fresh = self.entry(site).held.is_none();
+        let (place, registry, reports) = (
+            self.place.clone(),
+            self.registry.clone(),
+            self.reports.clone(),
+        );
+        tokio::task::spawn_blocking(move || {
+            let result = prepare(&place, &registry, site, generation, fresh);
+            // Only a driver that has ended does not listen.
+            let _ = reports.blocking_send(Message::Prepared(site, generation, Box::new(result)));
+        });
+    }
+
+    pub(super) fn prepared(
+        &mut self,
+        site: SiteId,
+        generation: Generation,
+        result: Result<Prepared, Unprepared>,
+    ) {
+        let wanted = self.entry(site).machine.shown() == Shown::Starting(generation);
+        match result {
+            Ok(mut prepared) if wanted => {
+                let entry = self.entry(site);
+                entry.held = prepared.held.take().or(entry.held.take());
+                entry.prepared = Some(prepared);
+                if let Some(held) = &self.entry(site).held {
+                    mind_the_limit(held);
+                }
+                self.listen(site, generation);
+                self.step(site, Event::Prepared(generation));
+            }
+            Ok(prepared) => {
+                if let Some(held) = prepared.held {
+                    held.discard();
+                }
+                self.remove(&self.place.notice(site, generation));
+                self.step(site, Event::Prepared(generation));
+            }
+            Err(problem) => {
+                tracing::warn!(%site, %generation, %problem, "cannot start the site");
+                self.step(site, Event::NotPrepared(generation, problem.why()));
+            }
+        }
+    }
+
+    fn start(&mut self, site: SiteId, generation: Generation) -> Option<Event> {
+        let file = self.place.vassal(site, generation);
+        let prepared = self.sites.get(&site)?.prepared.as_ref()?;
+        if !file.exists()
+            && let Err(problem) = files::write_briefly(&file, prepared.config.as_bytes(), 0o600)
+        {
+            tracing::error!(%site, file = %file.display(), %problem, "cannot write a vassal file");
+            return Some(Event::Passed {
+                generation,
+                deadline: Deadline::Start,
+                emperor: false,
+            });
+        }
+        self.alarm.ring();
+        None
+    }
+
+    fn grant(&mut self, site: SiteId, generation: Generation) {
+        let entry = self.entry(site);
+        let (Some(question), Some(prepared), Some(held)) =
+            (entry.question.take(), &entry.prepared, &entry.held)
+        else {
+            return;
+        };
+        match held.listener().try_clone_to_owned() {
+            Ok(listener) => {
+                let order = prepared.order.clone();
+                // A launcher that has died meanwhile is noticed by its handle.
+                let _ = question.answer.send(Grant { order, listener });
+                self.watch(site, generation, question.process);
+            }
+            Err(problem) => {
+                tracing::error!(%site, %problem, "cannot hand a socket on; raise the daemon's limit of open files");
+                self.watch(site, generation, question.process);
+            }
+        }
+    }
+
+    /// Reports the end of the site's processes.
+    pub(super) fn watch(&mut self, site: SiteId, generation: Generation, process: OwnedFd) {
+        let process = match Readable::new(process) {
+            Ok(process) => Arc::new(process),
+            Err(problem) => {
+                tracing::error!(%site, %problem, "cannot watch a process");
+                return;
+            }
+        };
+        self.entry(site).process = Some(process.clone());
+        let reports = self.reports.clone();
+        tokio::spawn(async move {
+            if process.ready().await.is_ok() {
+                report(&reports, Message::Exited(site, generation)).await;
+            }
+        });
+    }
+
+    /// Reports what the site's uWSGI says.
+    pub(super) fn listen(&mut self, site: SiteId, generation: Generation) {
+        let reports = self.reports.clone();
+        let mut notices = match Notices::open(&self.place.notice(site, generation)) {
+            Ok(notices) => notices,
+            Err(problem) => {
+                tracing::error!(%site, %generation, %problem, "cannot open a notice pipe: the site will seem not to start");
+                return;
+            }
+        };
+        let task = tokio::spawn(async move {
+            while let Ok(Some(notice)) = notices.next().await {
+                report(&reports, Message::Noticed(site, generation, notice)).await;
+            }
+        });
+        if let Some(earlier) = self.entry(site).listening.replace(task) {
+            earlier.abort();
+        }
+    }
+
+    fn rename(&mut self, site: SiteId, rename: fn(&Held) -> io::Result<()>, doing: &str) {
+        if let Some(Err(problem)) = self.entry(site).held.as_ref().map(rename) {
+            tracing::error!(%site, %problem, "cannot {doing}");
+        }
+    }
+
+    fn forget(&mut self, site: SiteId, generation: Generation) {
+        self.remove(&self.place.vassal(site, generation));
+        self.remove(&self.place.notice(site, generation));
+        if let Some(listening) = self.entry(site).listening.take() {
+            listening.abort();
+        }
+        self.alarm.ring();
+    }
+
+    fn release(&mut self, site: SiteId, failure: Option<Failure>) {
+        let entry = self.entry(site);
+        let last = entry.machine.last();
+        let log = entry.prepared.take().map(|prepared| prepared.log);
+        let held = entry.held.take();
+        entry.process = None;
+        say_end(site, failure, log.as_deref());
+        if let (Some(held), Some(generation)) = (held, last) {
+            let late = Failure {
+                reason: Reason::Restarting,
+                generation,
+            };
+            reject::release(held, site, failure.unwrap_or(late));
+        }
+    }
+
+    fn remove(&self, path: &Path) {
+        if let Err(problem) = remove_if_there(path) {
+            tracing::error!(path = %path.display(), %problem, "cannot remove a file");
+        }
+    }
+}
+
+fn say_end(site: SiteId, failure: Option<Failure>, log: Option<&Path>) {
+    match failure {
+        None => tracing::info!(%site, "asleep"),
+        Some(Failure {
+            reason: reason @ (Reason::Restarting | Reason::Disabled),
+            generation,
+        }) => {
+            tracing::info!(%site, %generation, reason = reason.word(), "stopped");
+        }
+        Some(Failure { reason, generation }) => {
+            let reason = reason.word();
+            match log {
+                Some(log) => {
+                    tracing::warn!(%site, %generation, reason, log = %log.display(), "the site does not start; its log tells why");
+                }
+                None => tracing::warn!(%site, %generation, reason, "the site does not start"),
+            }
+        }
+    }
+}
+
+/// Each running site takes some descriptors; the operator hears of it before there are none left.
+fn mind_the_limit(held: &Held) {
+    let used = u64::from(held.listener().as_raw_fd().unsigned_abs());
+    let most = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
+    if used > most / 5 * 4 {
+        tracing::warn!(
+            used,
+            most,
+            "nearly all descriptors are in use; raise the daemon's limit of open files (LimitNOFILE)"
+        );
+    }
+}

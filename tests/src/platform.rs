@@ -1,0 +1,402 @@
+//! The whole platform on this machine: `paasctl up` with its balancer and backends, as an operator runs it.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use rustix::process::Signal;
+
+use crate::apps::Recorder;
+use crate::process::{self, Process, Seen};
+use crate::{Paasctl, Request, Response, Root, build, nginx, wait};
+
+/// What a test wants of its platform.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// How many backends.
+    pub backends: u16,
+    /// More `paas.toml` for the balancer.
+    pub balancer: String,
+    /// More `paas.toml` for every backend.
+    pub backend: String,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Options {
+            backends: 1,
+            balancer: String::new(),
+            backend: String::new(),
+        }
+    }
+}
+
+/// A running platform. Stopped (as by Ctrl-C) when dropped.
+#[derive(Debug)]
+pub struct Platform<'r> {
+    root: &'r Root,
+    options: Options,
+    port: u16,
+    process: Option<Process>,
+}
+
+impl<'r> Platform<'r> {
+    /// One balancer and one backend.
+    ///
+    /// # Panics
+    /// When it does not come up.
+    #[must_use]
+    pub fn start(root: &'r Root) -> Platform<'r> {
+        Platform::with(root, Options::default())
+    }
+
+    /// With these options.
+    ///
+    /// # Panics
+    /// When it does not come up.
+    #[must_use]
+    pub fn with(root: &'r Root, options: Options) -> Platform<'r> {
+        let port = root.ports(options.backends + 2);
+        let mut platform = Platform {
+            root,
+            options,
+            port,
+            process: None,
+        };
+        platform.up();
+        platform.paasctl().ok(&["add-user", "owner"]);
+        platform
+    }
+
+    /// `paasctl up`; waits until it serves.
+    ///
+    /// # Panics
+    /// When it does not come up.
+    pub fn up(&mut self) {
+        start(self);
+    }
+
+    /// The balancer's port for http.
+    #[must_use]
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// The platform's directory.
+    #[must_use]
+    pub fn directory(&self) -> PathBuf {
+        self.root.join("p")
+    }
+
+    /// A machine's root: `balancer`, `b1`, `b2` ...
+    #[must_use]
+    pub fn machine(&self, name: &str) -> PathBuf {
+        self.directory().join(name)
+    }
+
+    /// A backend's root; they are counted from 1.
+    #[must_use]
+    pub fn backend(&self, number: u16) -> PathBuf {
+        self.machine(&format!("b{number}"))
+    }
+
+    /// `paasctl` for this platform's registry.
+    #[must_use]
+    pub fn paasctl(&self) -> Paasctl {
+        Paasctl::new(&self.machine("balancer"))
+    }
+
+    /// Adds a site that belongs to `owner`.
+    ///
+    /// # Panics
+    /// When that is refused.
+    #[track_caller]
+    pub fn add_site(&self, domain: &str, directory: &Path, more: &[&str]) {
+        let directory = directory.to_string_lossy();
+        let mut arguments = vec![
+            "add-site",
+            domain,
+            "--user",
+            "owner",
+            "--directory",
+            &*directory,
+        ];
+        arguments.extend_from_slice(more);
+        self.paasctl().ok(&arguments);
+    }
+
+    /// Adds a site that writes down what happens to it.
+    ///
+    /// # Panics
+    /// When that is refused.
+    #[track_caller]
+    #[must_use]
+    pub fn recorder(&self, domain: &str) -> Recorder {
+        self.recorder_with(domain, &[])
+    }
+
+    /// As [`Platform::recorder`], with more arguments for `add-site`.
+    ///
+    /// # Panics
+    /// When that is refused.
+    #[track_caller]
+    #[must_use]
+    pub fn recorder_with(&self, domain: &str, more: &[&str]) -> Recorder {
+        let site = Recorder::new(self.root, domain);
+        // The check would import it once more than its visitors do.
+        let mut arguments = vec!["--entry", "app:application", "--no-check"];
+        arguments.extend_from_slice(more);
+        self.add_site(domain, site.directory(), &arguments);
+        site
+    }
+
+    /// A `GET` through the balancer.
+    ///
+    /// # Panics
+    /// When there is no whole answer.
+    #[must_use]
+    pub fn get(&self, host: &str, target: &str) -> Response {
+        Request::get(host, target).send(self.port)
+    }
+
+    /// A site's id.
+    ///
+    /// # Panics
+    /// When there is none.
+    #[must_use]
+    pub fn site_id(&self, domain: &str) -> u64 {
+        let text = self.paasctl().ok(&["show-site", domain, "--json"]);
+        let site: serde_json::Value =
+            serde_json::from_str(&text).unwrap_or_else(|error| panic!("{error}: {text}"));
+        site["id"]
+            .as_u64()
+            .unwrap_or_else(|| panic!("no id: {text}"))
+    }
+
+    /// A site's socket on the first backend.
+    #[must_use]
+    pub fn site_socket(&self, domain: &str) -> PathBuf {
+        self.backend(1)
+            .join(format!("run/paas/sites/{}/app.sock", self.site_id(domain)))
+    }
+
+    /// Where a backend's vassal files lie.
+    #[must_use]
+    pub fn vassals_directory(&self, backend: u16) -> PathBuf {
+        self.backend(backend).join("run/paas/vassals")
+    }
+
+    /// The vassal files of a site on the first backend.
+    ///
+    /// # Panics
+    /// When the directory cannot be read.
+    #[must_use]
+    pub fn vassals(&self, domain: &str) -> Vec<PathBuf> {
+        let start = format!("{}@", self.site_id(domain));
+        fs::read_dir(self.vassals_directory(1))
+            .expect("the vassals' directory is there")
+            .filter_map(|entry| Some(entry.ok()?.path()))
+            .filter(|path| {
+                path.file_name()
+                    .is_some_and(|name| name.to_string_lossy().starts_with(&start))
+            })
+            .collect()
+    }
+
+    /// The processes whose working directory is a site's.
+    #[must_use]
+    pub fn site_processes(&self, domain: &str) -> Vec<Seen> {
+        process::under(&self.root.join(format!("sites/{domain}")))
+    }
+
+    /// How many connections wait in the queue of a site's socket on the first backend.
+    #[must_use]
+    pub fn queue_length(&self, domain: &str) -> usize {
+        process::queue_length(&self.site_socket(domain))
+    }
+
+    /// Waits until the first backend's daemon has been asked by so many requests for a site.
+    ///
+    /// # Panics
+    /// When they do not come.
+    pub fn wait_for_parked(&self, domain: &str, count: usize) {
+        let _ = (domain, count);
+        todo_parked(self);
+    }
+
+    /// The uid of the user who owns the tests' sites.
+    #[must_use]
+    pub fn owner_uid(&self) -> u32 {
+        self.uid_of("owner")
+    }
+
+    /// A user's uid.
+    ///
+    /// # Panics
+    /// When there is no such user.
+    #[must_use]
+    pub fn uid_of(&self, user: &str) -> u32 {
+        let text = self.paasctl().ok(&["show-user", user, "--json"]);
+        let user: serde_json::Value =
+            serde_json::from_str(&text).unwrap_or_else(|error| panic!("{error}: {text}"));
+        user["uid"]
+            .as_u64()
+            .and_then(|uid| uid.try_into().ok())
+            .unwrap_or_else(|| panic!("no uid: {text}"))
+    }
+
+    /// The port of a backend's nginx.
+    #[must_use]
+    pub fn backend_port(&self, number: u16) -> u16 {
+        self.port + 1 + number
+    }
+
+    /// A process and its children.
+    #[must_use]
+    pub fn family(&self, master: u32) -> Vec<Seen> {
+        process::under(self.root.path())
+            .into_iter()
+            .filter(|seen| seen.pid == master || seen.parent == master)
+            .collect()
+    }
+
+    /// Ends a backend's daemon by a signal and waits until one answers again.
+    pub fn restart_daemon(&self, backend: u16, signal: Signal) {
+        let _ = (backend, signal);
+    }
+
+    /// Kills a backend's daemon so that none runs until [`Platform::start_daemon`].
+    pub fn kill_daemon_for_good(&self, backend: u16) {
+        self.kill_daemon(backend);
+    }
+
+    /// Starts a backend's daemon again.
+    pub fn start_daemon(&self, backend: u16) {
+        let _ = backend;
+    }
+
+    /// A machine's daemon.
+    ///
+    /// # Panics
+    /// When it does not run.
+    #[must_use]
+    pub fn daemon(&self, machine: &str) -> Seen {
+        self.running(machine, "its daemon", |seen| {
+            seen.command.contains("paasctl") && seen.command.contains("serve")
+        })
+    }
+
+    /// A machine's Emperor.
+    ///
+    /// # Panics
+    /// When it does not run.
+    #[must_use]
+    pub fn emperor(&self, machine: &str) -> Seen {
+        self.running(machine, "its Emperor", |seen| {
+            seen.command.contains("uwsgi") && seen.command.contains("emperor.ini")
+        })
+    }
+
+    /// A machine's nginx master.
+    ///
+    /// # Panics
+    /// When it does not run.
+    #[must_use]
+    pub fn nginx(&self, machine: &str) -> Seen {
+        self.running(machine, "its nginx", |seen| {
+            seen.command.starts_with("nginx: master")
+        })
+    }
+
+    fn running(&self, machine: &str, what: &str, is: impl Fn(&Seen) -> bool) -> Seen {
+        let root = self.machine(machine);
+        let found = process::under(&root).into_iter().find(is);
+        found.unwrap_or_else(|| panic!("{machine} has lost {what}: {:#?}", process::under(&root)))
+    }
+
+    /// `kill -9` of a backend's daemon.
+    pub fn kill_daemon(&self, backend: u16) {
+        let daemon = self.daemon(&format!("b{backend}"));
+        process::send(daemon.pid, Signal::KILL);
+        wait::until_true("the daemon's end", || Seen::look(daemon.pid).is_none());
+    }
+
+    /// Ctrl-C, and waits until `up` has ended.
+    ///
+    /// # Panics
+    /// When it ends with an error.
+    pub fn stop(&mut self) {
+        let mut process = self.process.take().expect("it runs");
+        let status = process.stop();
+        assert!(
+            status.success(),
+            "`up` ended with {status}: {}",
+            process.output()
+        );
+    }
+
+    /// All error logs of its nginxes.
+    #[must_use]
+    pub fn nginx_errors(&self) -> String {
+        let machines = (1..=self.options.backends)
+            .map(|number| self.backend(number))
+            .chain([self.machine("balancer")]);
+        machines
+            .filter_map(|machine| fs::read(machine.join("var/log/paas/nginx-error.log")).ok())
+            .map(|bytes| String::from_utf8_lossy(&bytes).into_owned())
+            .collect()
+    }
+
+    /// Checks that no nginx process died by a signal, nothing panicked and `up` still runs.
+    ///
+    /// # Panics
+    /// When something did.
+    #[track_caller]
+    pub fn assert_healthy(&self) {
+        nginx::assert_no_crash(&self.nginx_errors());
+        let output = self
+            .process
+            .as_ref()
+            .map(Process::output)
+            .unwrap_or_default();
+        assert!(!output.contains("panicked"), "{output}");
+    }
+}
+
+/// Writes a machine's settings: `heading` with the machine's own lines, and what the test wants more in that section.
+fn settle(root: &Path, name: &str, section: &str, own: &str, more: &str) {
+    let file = root.join(name).join("etc/paas/paas.toml");
+    if file.exists() {
+        return;
+    }
+    let more = more.replacen(&format!("[{section}]\n"), "", 1);
+    let registry = root.join("registry.db");
+    let text = format!(
+        "name = \"{name}\"\nroles = [\"{section}\"]\nregistry = {registry:?}\n\n[nginx]\nworkers = 1\nmodule = {:?}\n\n[{section}]\n{own}{more}",
+        build::module()
+    );
+    fs::create_dir_all(file.parent().expect("a directory")).expect("the directory is made");
+    fs::write(&file, text).expect("the settings are written");
+}
+
+fn start(platform: &mut Platform<'_>) {
+    let directory = platform.directory();
+    let listen = format!("listen = [\"127.0.0.1:{}\"]\n", platform.port);
+    settle(&directory, "balancer", "balancer", &listen, &platform.options.balancer);
+    for number in 1..=platform.options.backends {
+        let listen = format!("listen = \"127.0.0.1:{}\"\n", platform.port + 1 + number);
+        settle(&directory, &format!("b{number}"), "backend", &listen, &platform.options.backend);
+    }
+    let output = platform.root.join("up.log");
+    let mut command = Command::new(build::program("paasctl"));
+    command.arg("--root").arg(&directory).args(["up", "--backends", &platform.options.backends.to_string()]);
+    let _ = fs::remove_file(&output);
+    let mut process = Process::start("paasctl up", &mut command, &output, Signal::TERM);
+    wait::until("the platform is up", || {
+        assert!(process.ended().is_none(), "paasctl up ended: {}", process.output());
+        process.output().contains("The platform is up").then_some(())
+    });
+    platform.process = Some(process);
+}
+
+fn todo_parked(_platform: &Platform<'_>) {}

@@ -1,0 +1,194 @@
+//! Configurations the module refuses when they are read, each with a message that names the cause.
+
+use paas_tests::{Nginx, Root};
+
+/// A refused `http` block and words its message must have.
+fn refused(http: &str, words: &[&str]) {
+    let root = Root::new();
+    let (accepted, message) = Nginx::test(
+        &root,
+        &http.replace("{root}", &root.path().to_string_lossy()),
+    );
+    assert!(!accepted, "accepted: {http}");
+    assert!(
+        !message.contains("panick") && !message.contains("signal"),
+        "{message}"
+    );
+    let line = message
+        .lines()
+        .find(|line| line.contains("[emerg]"))
+        .unwrap_or_else(|| panic!("no [emerg]: {message}"));
+    for word in words {
+        assert!(
+            line.contains(word),
+            "the message of `{http}` does not say {word:?}: {line}"
+        );
+    }
+    assert!(
+        line.contains("nginx.conf:") || line.contains(" in "),
+        "the message says no place: {line}"
+    );
+}
+
+fn accepted(http: &str) {
+    let root = Root::new();
+    let (accepted, message) = Nginx::test(
+        &root,
+        &http.replace("{root}", &root.path().to_string_lossy()),
+    );
+    assert!(accepted, "{http}: {message}");
+}
+
+fn upstream(lines: &str) -> String {
+    format!(
+        "upstream sites {{ {lines} }} server {{ listen 127.0.0.1:1; location / {{ proxy_pass http://sites; }} }}"
+    )
+}
+
+const SERVER: &str = "server 127.0.0.1:1;";
+
+#[test]
+fn what_the_others_are_measured_against_is_accepted() {
+    accepted(&upstream(&format!("paas_hash $host; {SERVER}")));
+    accepted(&upstream(&format!(
+        "paas_hash $host method=rendezvous; {SERVER} keepalive 8;"
+    )));
+    accepted(&format!(
+        "paas_table {{root}}/table; {}",
+        upstream("paas_hash; keepalive 8;")
+    ));
+    accepted(
+        "paas_table {root}/table;
+         server { listen 127.0.0.1:1; recursive_error_pages on; paas_socket \"{root}/{id}/app.sock\";
+             location / { paas_role backend; uwsgi_pass unix:$paas_socket; error_page 502 = @wake; }
+             location @wake { paas_fallback vassal={root}/$paas_site_id.ini initialize=/init timeout=5s max_parked=2;
+                 uwsgi_pass unix:$paas_socket; }
+             location = /init { internal; return 204; } }",
+    );
+}
+
+#[test]
+fn keepalive_before_the_hash() {
+    refused(
+        &upstream(&format!("{SERVER} keepalive 8; paas_hash $host;")),
+        &["paas_hash", "keepalive"],
+    );
+}
+
+#[test]
+fn two_methods_of_balancing() {
+    refused(
+        &upstream(&format!("paas_hash $host; paas_hash $uri; {SERVER}")),
+        &["paas_hash", "duplicate"],
+    );
+}
+
+#[test]
+fn a_method_that_does_not_exist() {
+    refused(
+        &upstream(&format!("paas_hash $host method=md5; {SERVER}")),
+        &["method", "md5"],
+    );
+}
+
+#[test]
+fn an_argument_that_does_not_exist() {
+    refused(
+        &upstream(&format!("paas_hash $host colour=red; {SERVER}")),
+        &["paas_hash", "colour"],
+    );
+}
+
+#[test]
+fn no_key_and_no_table() {
+    refused(
+        &upstream(&format!("paas_hash; {SERVER}")),
+        &["paas_hash", "paas_table"],
+    );
+}
+
+#[test]
+fn servers_beside_a_table() {
+    refused(
+        &format!(
+            "paas_table {{root}}/table; {}",
+            upstream(&format!("paas_hash; {SERVER}"))
+        ),
+        &["paas_hash", "server"],
+    );
+}
+
+#[test]
+fn a_zone_beside_a_table() {
+    refused(
+        &format!(
+            "paas_table {{root}}/table; {}",
+            upstream("zone sites 64k; paas_hash;")
+        ),
+        &["paas_hash", "zone"],
+    );
+}
+
+#[test]
+fn an_upstream_without_servers() {
+    refused(&upstream("paas_hash $host;"), &["no servers"]);
+}
+
+#[test]
+fn settings_of_a_server_that_are_not_kept() {
+    for setting in ["max_conns=3", "max_fails=2", "fail_timeout=5s"] {
+        let name = setting.split('=').next().expect("a name");
+        refused(
+            &upstream(&format!("paas_hash $host; server 127.0.0.1:1 {setting};")),
+            &[name],
+        );
+    }
+}
+
+#[test]
+fn a_second_table() {
+    refused(
+        "paas_table {root}/a; paas_table {root}/b;",
+        &["paas_table", "duplicate"],
+    );
+}
+
+#[test]
+fn a_role_that_does_not_exist() {
+    refused(
+        "paas_table {root}/table; server { listen 127.0.0.1:1; paas_role boss; }",
+        &["paas_role", "boss"],
+    );
+}
+
+#[test]
+fn a_role_without_a_table() {
+    refused(
+        "server { listen 127.0.0.1:1; paas_role balancer; }",
+        &["paas_role", "paas_table"],
+    );
+}
+
+#[test]
+fn a_socket_pattern_with_an_unknown_or_no_placeholder() {
+    refused(
+        "paas_socket \"/run/{name}/app.sock\";",
+        &["paas_socket", "{name}"],
+    );
+    refused("paas_socket /run/app.sock;", &["paas_socket"]);
+}
+
+#[test]
+fn values_of_paas_fallback_that_cannot_be() {
+    let fallback = |arguments: &str| {
+        format!(
+            "paas_table {{root}}/table;
+             server {{ listen 127.0.0.1:1; location / {{ return 204; }} location @wake {{ paas_fallback {arguments}; }} }}"
+        )
+    };
+    refused(&fallback("timeout=soon"), &["timeout", "soon"]);
+    refused(&fallback("max_parked=many"), &["max_parked", "many"]);
+    refused(&fallback("max_parked=0"), &["max_parked"]);
+    refused(&fallback("colour=red"), &["colour"]);
+    refused(&fallback("initialize="), &["initialize"]);
+}
