@@ -171,6 +171,7 @@ struct Server {
 #[derive(Template)]
 #[template(path = "paas-backend.conf", escape = "none")]
 struct BackendPart {
+    name: NginxValue,
     listen: NginxValue,
     socket_path: NginxValue,
     trusted: Vec<NginxValue>,
@@ -322,6 +323,7 @@ fn backend(settings: &Settings) -> Result<BackendPart, RenderError> {
     let server_snippets =
         (!settings.has(Role::Balancer)).then(|| snippets(&paths.server_snippets()));
     Ok(BackendPart {
+        name: value("name", &settings.name)?,
         listen: value("backend.listen", &backend.listen.to_string())?,
         socket_path: value("backend.socket_path", backend.socket_path.as_str())?,
         trusted: backend

@@ -1,9 +1,9 @@
 //! Where a new site's application is: as it was named, or guessed from its files; and whether it can be imported.
 use super::CliError;
 use super::machine::{Machine, note};
-use crate::guess::{ImportCheck, check_venv, guess};
+use crate::guess::{ImportCheck, check_venv, find_venv, guess};
 use crate::model::{AbsolutePath, EntryPoint, UserName};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// Where a site's application is.
 #[derive(Debug)]
@@ -12,7 +12,8 @@ pub(super) struct Application {
     pub venv: Option<AbsolutePath>,
 }
 
-/// The application of the site in `directory`: what is not named is guessed, and the guess is told.
+/// The application of the site in `directory`: what is not named is guessed, and the guess is told. A virtualenv in the
+/// directory is the site's also when the entry point is named.
 pub(super) fn find(
     directory: &AbsolutePath,
     entry: Option<EntryPoint>,
@@ -22,13 +23,16 @@ pub(super) fn find(
         check_venv(venv.as_path())?;
     }
     if let Some(entry) = entry {
+        let venv = match venv {
+            Some(named) => Some(named),
+            None => absolute(find_venv(directory.as_path())?)?,
+        };
         return Ok(Application { entry, venv });
     }
     let guess = guess(directory.as_path())?;
-    let venv = match (venv, guess.venv) {
-        (Some(named), _) => Some(named),
-        (None, Some(found)) => Some(AbsolutePath::parse(&found.to_string_lossy())?),
-        (None, None) => None,
+    let venv = match venv {
+        Some(named) => Some(named),
+        None => absolute(guess.venv)?,
     };
     let python = venv
         .as_ref()
@@ -41,6 +45,11 @@ pub(super) fn find(
         entry: guess.entry,
         venv,
     })
+}
+
+fn absolute(path: Option<PathBuf>) -> Result<Option<AbsolutePath>, CliError> {
+    let path = path.map(|path| AbsolutePath::parse(&path.to_string_lossy()));
+    Ok(path.transpose()?)
 }
 
 /// Imports it as its owner, in the owner's own Python: what fails now would fail at every visit.

@@ -144,6 +144,15 @@ pub fn guess(path: &Path) -> Result<Guess, GuessError> {
     })
 }
 
+/// The virtualenv of the site in `path`, for an entry point that was named and need not be guessed.
+pub fn find_venv(path: &Path) -> Result<Option<PathBuf>, GuessError> {
+    let directory = Directory::open(path).map_err(|source| GuessError::Directory {
+        directory: path.to_owned(),
+        source,
+    })?;
+    Ok(venv::find(path, &directory)?)
+}
+
 /// A Django project: `manage.py` names the settings, `wsgi.py` lies beside them. `None`: it is not one.
 fn django(directory: &Directory, names: &[String]) -> Option<Result<Vec<Candidate>, String>> {
     let manage = Source::read(&directory.read("manage.py")?);
