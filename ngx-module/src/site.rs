@@ -1,4 +1,6 @@
-//! Which site a request is for. The table is read once for a request.
+//! Which site a request is for. The table is asked once for a request.
+
+use std::sync::Arc;
 
 use table::SiteRecord;
 
@@ -6,11 +8,9 @@ use crate::ffi::request::Request;
 use crate::worker;
 
 /// What the table says of a host.
-// It lies in the request's context: boxing the site would be an allocation for every request.
-#[allow(clippy::large_enum_variant)]
 pub(crate) enum Lookup {
     /// The site it leads to.
-    Site(SiteRecord),
+    Site(Arc<SiteRecord>),
     /// No site has it, or it is no host name at all.
     Unknown,
     /// The table cannot be read; the log says why.
@@ -26,8 +26,8 @@ pub(crate) fn lookup(request: Request<'_>) -> Option<&Lookup> {
     }
     let http = main.http_conf()?;
     let table = http.table.as_deref()?;
-    let lookup = match main.host().and_then(domain) {
-        Some(domain) => worker::lookup(table, &domain, http.places_by_table),
+    let lookup = match main.host() {
+        Some(host) => worker::lookup(table, host, http.places_by_table),
         None => Lookup::Unknown,
     };
     Some(context.lookup.get_or_init(|| lookup))
@@ -38,13 +38,5 @@ pub(crate) fn of(request: Request<'_>) -> Option<&SiteRecord> {
     match lookup(request)? {
         Lookup::Site(site) => Some(site),
         Lookup::Unknown | Lookup::Unavailable => None,
-    }
-}
-
-/// The domain a host is. An address is the host of no site.
-fn domain(host: &[u8]) -> Option<routing::Domain> {
-    match routing::host::parse(host) {
-        Ok(routing::Host::Domain(domain)) => Some(domain),
-        Ok(routing::Host::Ip(_)) | Err(_) => None,
     }
 }

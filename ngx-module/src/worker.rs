@@ -4,18 +4,23 @@
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
 
-use routing::{Backends, Domain, Placement, SlotTable, State};
+use routing::{Backends, Placement, SlotTable, State};
 use table::{BackendId, BackendRecord, Reader, SiteRecord, TableError, View};
 
 use crate::ffi::log::{Level, Log, OncePerSecond};
 use crate::ffi::peer::Address;
 use crate::site::Lookup;
 
+mod memo;
+
+use memo::Memo;
+
 /// A worker has one thread, so nobody ever waits for this lock.
 static WORKER: Mutex<Option<Worker>> = Mutex::new(None);
 
 struct Worker {
     reader: Reader,
+    memo: Memo,
     placement: Placement,
     backends: Option<BackendList>,
 }
@@ -42,7 +47,7 @@ pub(crate) struct Backend {
 }
 
 /// Looks a host up, and keeps the list of backends fresh if the configuration needs it.
-pub(crate) fn lookup(table: &Path, host: &Domain, with_backends: bool) -> Lookup {
+pub(crate) fn lookup(table: &Path, host: &[u8], with_backends: bool) -> Lookup {
     let Some(mut worker) = lock() else {
         return Lookup::Unavailable;
     };
@@ -100,14 +105,25 @@ impl Worker {
     fn new(table: &Path) -> Self {
         Self {
             reader: Reader::new(table),
+            memo: Memo::default(),
             placement: Placement::default(),
             backends: None,
         }
     }
 
-    fn lookup(&mut self, host: &Domain, with_backends: bool) -> Result<Lookup, TableError> {
+    fn lookup(&mut self, host: &[u8], with_backends: bool) -> Result<Lookup, TableError> {
+        // What is remembered was read together with the placement and the backends.
+        if let Some(stamp) = self.reader.stamp()
+            && let Some(site) = self.memo.get(stamp, host)
+        {
+            return Ok(Lookup::Site(site));
+        }
+        let Ok(routing::Host::Domain(domain)) = routing::host::parse(host) else {
+            return Ok(Lookup::Unknown);
+        };
         let Self {
             reader,
+            memo,
             placement,
             backends,
         } = self;
@@ -116,7 +132,10 @@ impl Worker {
                 *placement = view.header().placement;
                 refresh(backends, view)?;
             }
-            Ok(view.site(host)?.map_or(Lookup::Unknown, Lookup::Site))
+            Ok(match view.site(&domain)? {
+                Some(site) => Lookup::Site(memo.put(view.stamp(), host, site)),
+                None => Lookup::Unknown,
+            })
         })?
     }
 }

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::fs::Metadata;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
@@ -31,6 +32,13 @@ impl From<Metadata> for Identity {
     }
 }
 
+/// Tells two states of the table apart: while it is equal, so is all that is read. Holds in one process only.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Stamp {
+    environment: u64,
+    transaction: usize,
+}
+
 /// What an environment is opened for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Access {
@@ -49,12 +57,16 @@ pub(crate) struct Environment {
     pub(crate) backends: Raw,
     pub(crate) path: Arc<Path>,
     pub(crate) identity: Identity,
+    number: u64,
     writable: bool,
     pid: u32,
 }
 
 /// LMDB forbids opening an environment twice in a process: readers and the writer of one process share it.
 static OPEN: Mutex<BTreeMap<PathBuf, Weak<Environment>>> = Mutex::new(BTreeMap::new());
+
+/// How many environments this process has opened.
+static OPENED: AtomicU64 = AtomicU64::new(0);
 
 /// Opens the environment in `path`, or gives the one this process has open.
 ///
@@ -119,6 +131,7 @@ impl Environment {
             backends,
             path: shared,
             identity,
+            number: OPENED.fetch_add(1, Ordering::Relaxed),
             writable,
             pid: std::process::id(),
         })
@@ -131,6 +144,19 @@ impl Environment {
     /// Whether it was opened by this process, not by the one it was forked from.
     pub(crate) fn is_ours(&self) -> bool {
         self.pid == std::process::id()
+    }
+
+    /// What the environment held after this transaction.
+    pub(crate) fn stamp(&self, transaction: usize) -> Stamp {
+        Stamp {
+            environment: self.number,
+            transaction,
+        }
+    }
+
+    /// What the environment holds now, without looking at it.
+    pub(crate) fn stamp_now(&self) -> Stamp {
+        self.stamp(self.env.info().last_txn_id)
     }
 
     /// Begins a look at the table as it is now.

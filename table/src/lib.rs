@@ -37,6 +37,7 @@ mod view;
 mod writer;
 
 pub use codec::{DecodeError, FORMAT};
+pub use env::Stamp;
 pub use error::TableError;
 pub use reader::Reader;
 pub use record::{BackendId, BackendRecord, Change, Header, SiteId, SiteRecord};

@@ -6,7 +6,7 @@ use heed::{RoTxn, WithoutTls};
 use routing::Domain;
 
 use crate::codec::{self, DecodeError, HeaderError};
-use crate::env::Environment;
+use crate::env::{Environment, Stamp};
 use crate::error::TableError;
 use crate::record::{BackendRecord, Header, SiteRecord};
 
@@ -37,6 +37,12 @@ impl View {
     #[must_use]
     pub fn header(&self) -> &Header {
         &self.header
+    }
+
+    /// What [`Reader::stamp`](crate::Reader::stamp) says as long as the table is as it is seen here.
+    #[must_use]
+    pub fn stamp(&self) -> Stamp {
+        self.environment.stamp(self.txn.id())
     }
 
     /// The site a host name leads to. Allocates nothing.
