@@ -22,8 +22,8 @@ fn choosing(criterion: &mut Criterion) {
         .collect();
     let mut group = criterion.benchmark_group("choose");
     group.throughput(Throughput::Elements(1));
-    let lists: [(&str, fn(usize) -> u32); 2] =
-        [("equal", |_| 1), ("weighted", |i| 1 + i as u32 % 7)];
+    type Weights = fn(usize) -> u32;
+    let lists: [(&str, Weights); 2] = [("equal", |_| 1), ("weighted", |i| 1 + i as u32 % 7)];
     for (weights, weight) in lists {
         for n in [8, 64, 1000] {
             let backends = backends(n, weight);

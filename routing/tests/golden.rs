@@ -140,8 +140,10 @@ const SITES: [Site; 8] = [
     ),
 ];
 
+type Weights = fn(u32) -> u32;
+
 /// Forty backends' weights, and the digest of where the sites are.
-const DIGESTS: [(fn(u32) -> u32, u64); 3] = [
+const DIGESTS: [(Weights, u64); 3] = [
     (|_| 1, 0x76d0_c206_7e21_d462),
     (|i| i, 0x1bdf_1423_3c1e_2d61),
     (|i| 1 + i * i * 7 % 9973, 0x357a_70fa_4ff9_3ebe),
