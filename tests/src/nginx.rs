@@ -14,6 +14,7 @@ use crate::{Root, build, wait};
 pub struct Nginx {
     process: Process,
     prefix: PathBuf,
+    log: PathBuf,
 }
 
 /// What surrounds the `http` block a test writes.
@@ -80,15 +81,31 @@ impl Nginx {
     pub fn run(prefix: &Path, configuration: &str, port: u16) -> Nginx {
         let mut command = Command::new(build::nginx());
         command.arg("-p").arg(prefix).arg("-c").arg(configuration);
-        let process = Process::start(
-            "nginx",
-            &mut command,
-            &prefix.join("output.log"),
-            Signal::TERM,
-        );
+        Nginx::launch(prefix, &mut command, prefix.join("error.log"), port)
+    }
+
+    /// Runs nginx, in the foreground, on what `paasctl render` has written for the machine below `root`.
+    ///
+    /// # Panics
+    /// As [`Nginx::start`].
+    #[must_use]
+    pub fn rendered(root: &Path, port: u16) -> Nginx {
+        let mut command = Command::new(build::nginx());
+        command
+            .args(["-g", "daemon off;", "-p"])
+            .arg(root)
+            .arg("-c")
+            .arg(root.join("var/lib/paas/current/nginx.conf"));
+        let log = root.join("var/log/paas/nginx-error.log");
+        Nginx::launch(root, &mut command, log, port)
+    }
+
+    fn launch(prefix: &Path, command: &mut Command, log: PathBuf, port: u16) -> Nginx {
+        let output = prefix.join("output.log");
         let mut nginx = Nginx {
-            process,
+            process: Process::start("nginx", command, &output, Signal::TERM),
             prefix: prefix.to_path_buf(),
+            log,
         };
         wait::until("nginx to listen", || {
             if let Some(status) = nginx.process.ended() {
@@ -158,7 +175,7 @@ impl Nginx {
     /// The error log so far.
     #[must_use]
     pub fn errors(&self) -> String {
-        fs::read(self.prefix.join("error.log"))
+        fs::read(&self.log)
             .map(|bytes| String::from_utf8_lossy(&bytes).into_owned())
             .unwrap_or_default()
     }
@@ -171,6 +188,23 @@ impl Nginx {
     pub fn assert_healthy(&self) {
         assert_no_crash(&self.errors());
     }
+}
+
+/// The group of nginx's workers.
+///
+/// # Panics
+/// When nginx's package has not made it.
+#[must_use]
+pub fn group() -> u32 {
+    let groups = fs::read_to_string("/etc/group").expect("there are groups");
+    let line = groups
+        .lines()
+        .find(|line| line.starts_with("www-data:"))
+        .expect("nginx's package made it");
+    line.split(':')
+        .nth(2)
+        .and_then(|id| id.parse().ok())
+        .expect("a number")
 }
 
 /// The workers of a master that are not shutting down.
