@@ -15,6 +15,9 @@ pub(crate) mod peer;
 pub(crate) mod phase;
 pub(crate) mod pool;
 pub(crate) mod request;
+// Its first user comes with the servers of an upstream block.
+#[allow(dead_code)]
+pub(crate) mod shm;
 pub(crate) mod subrequest;
 pub(crate) mod timer;
 pub(crate) mod upstream;
