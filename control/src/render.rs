@@ -1,5 +1,6 @@
 //! nginx's configuration from the machine's settings and, in static mode, the registry's backends. Pure: the same
 //! input gives the same bytes. Nothing in the output grows with the number of sites.
+use crate::error_page;
 use crate::escape::{NginxValue, Refused};
 use crate::model::{Backend, Method, Placement};
 use crate::settings::{BackendsFrom, Role, Settings, Workers};
