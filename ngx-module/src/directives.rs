@@ -33,8 +33,8 @@ const DEFAULT_SITES: usize = 8192;
 pub(crate) struct HttpConf {
     /// The table's directory.
     pub(crate) table: Option<PathBuf>,
-    /// Where the requests of sites are counted.
-    pub(crate) activity: Option<Counters>,
+    /// Where the requests of sites are counted; within it none, if nginx only tests the configuration.
+    pub(crate) activity: Option<Option<Counters>>,
     /// Whether some upstream block takes its backends from the table.
     pub(crate) places_by_table: bool,
     /// Who needs a table, in words for a message, if somebody does.
@@ -176,15 +176,16 @@ impl Directive for PaasActivity {
             .ok_or_else(|| format!("sites= is not a number from 1 to {}", Layout::MOST))?;
         http.needs_table
             .get_or_insert_with(|| format!("\"paas_activity\"{}", conf.place()));
-        if !mapping::is_test() {
-            let counters = Counters::open(&directory, layout).map_err(|error| {
-                format!(
-                    "cannot open counters in \"{}\": {error}",
-                    directory.display()
-                )
-            })?;
-            http.activity = Some(counters);
-        }
+        let counters = match mapping::is_test() {
+            true => Ok(None),
+            false => Counters::open(&directory, layout).map(Some),
+        };
+        http.activity = Some(counters.map_err(|error| {
+            format!(
+                "cannot open counters in \"{}\": {error}",
+                directory.display()
+            )
+        })?);
         Ok(())
     }
 }

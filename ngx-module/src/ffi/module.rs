@@ -267,7 +267,7 @@ unsafe extern "C" fn init_process(cycle: *mut ngx_cycle_t) -> ngx_int_t {
                 .and_then(|context| slot((*context.as_ptr()).main_conf))
                 .and_then(|part| part.cast::<HttpConf>().as_ref())
         };
-        if let Some(counters) = http.and_then(|http| http.activity.as_ref()) {
+        if let Some(counters) = http.and_then(|http| http.activity.as_ref()?.as_ref()) {
             activity::start(counters);
         }
     });
