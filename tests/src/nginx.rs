@@ -187,6 +187,23 @@ pub fn workers_of(master: u32) -> Vec<u32> {
         .collect()
 }
 
+/// The group of nginx's workers.
+///
+/// # Panics
+/// When nginx's package did not make it.
+#[must_use]
+pub fn group() -> u32 {
+    let groups = fs::read_to_string("/etc/group").expect("there are groups");
+    let line = groups
+        .lines()
+        .find(|line| line.starts_with("www-data:"))
+        .expect("nginx's package made it");
+    line.split(':')
+        .nth(2)
+        .and_then(|id| id.parse().ok())
+        .expect("a number")
+}
+
 /// Reloads a master (SIGHUP) and waits until other workers than before serve.
 pub fn reload(master: u32) {
     let before = workers_of(master);
