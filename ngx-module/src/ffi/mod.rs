@@ -11,6 +11,7 @@ pub(crate) mod guard;
 pub(crate) mod headers;
 pub(crate) mod keepalive;
 pub(crate) mod log;
+pub(crate) mod mapping;
 pub(crate) mod module;
 pub(crate) mod peer;
 pub(crate) mod phase;
