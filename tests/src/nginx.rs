@@ -14,6 +14,7 @@ use crate::{Root, build, wait};
 pub struct Nginx {
     process: Process,
     prefix: PathBuf,
+    log: PathBuf,
 }
 
 /// What surrounds the `http` block a test writes.
@@ -100,6 +101,19 @@ impl Nginx {
         Nginx::launch(Nginx::command(prefix, configuration), prefix, port)
     }
 
+    /// Runs nginx, in the foreground, on what `paasctl render` has written for the machine below `root`.
+    ///
+    /// # Panics
+    /// As [`Nginx::start`].
+    #[must_use]
+    pub fn rendered(root: &Path, port: u16) -> Nginx {
+        let mut command = Nginx::command(root, "var/lib/paas/current/nginx.conf");
+        command.args(["-g", "daemon off;"]);
+        let mut nginx = Nginx::launch(command, root, port);
+        nginx.log = root.join("var/log/paas/nginx-error.log");
+        nginx
+    }
+
     /// Runs an nginx that a test prepared (see [`Nginx::command`]) and waits until `port` answers.
     ///
     /// # Panics
@@ -110,6 +124,7 @@ impl Nginx {
         let process = Process::start("nginx", &mut command, &output, Signal::TERM);
         let mut nginx = Nginx {
             process,
+            log: prefix.join("error.log"),
             prefix: prefix.to_path_buf(),
         };
         wait::until("nginx to listen", || {
@@ -180,7 +195,7 @@ impl Nginx {
     /// The error log so far.
     #[must_use]
     pub fn errors(&self) -> String {
-        fs::read(self.prefix.join("error.log"))
+        fs::read(&self.log)
             .map(|bytes| String::from_utf8_lossy(&bytes).into_owned())
             .unwrap_or_default()
     }
@@ -193,6 +208,23 @@ impl Nginx {
     pub fn assert_healthy(&self) {
         assert_no_crash(&self.errors());
     }
+}
+
+/// The group of nginx's workers.
+///
+/// # Panics
+/// When nginx's package has not made it.
+#[must_use]
+pub fn group() -> u32 {
+    let groups = fs::read_to_string("/etc/group").expect("there are groups");
+    let line = groups
+        .lines()
+        .find(|line| line.starts_with("www-data:"))
+        .expect("nginx's package made it");
+    line.split(':')
+        .nth(2)
+        .and_then(|id| id.parse().ok())
+        .expect("a number")
 }
 
 /// The workers of a master that are not shutting down.

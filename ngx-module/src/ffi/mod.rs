@@ -10,6 +10,7 @@ pub(crate) mod context;
 pub(crate) mod guard;
 pub(crate) mod headers;
 pub(crate) mod log;
+pub(crate) mod mapping;
 pub(crate) mod module;
 pub(crate) mod peer;
 pub(crate) mod phase;
