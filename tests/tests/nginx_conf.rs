@@ -53,10 +53,7 @@ impl<'r> Front<'r> {
     fn use_example(&mut self, file: &str, change: impl Fn(String) -> String) {
         let text = fs::read_to_string(examples().join(file)).expect("the example is there");
         let mut text = change(text)
-            .replace(
-                "listen 80;",
-                &format!("listen 127.0.0.1:{};", self.port),
-            )
+            .replace("listen 80;", &format!("listen 127.0.0.1:{};", self.port))
             .replace(
                 "/etc/nginx/balancer",
                 &examples().join("replace-lua").to_string_lossy(),
