@@ -53,6 +53,7 @@ const IN_CONFIGURATION: &[&str] = &[
     "paas_socket",
     "paas_hash",
     "paas_hash init",
+    "paas_keepalive",
     "paas_fallback",
 ];
 
@@ -87,13 +88,16 @@ impl Front {
             "paas_table {path}/table;
              paas_activity {path}/activity;
              paas_socket \"{path}/{{id}}.sock\";
-             upstream servers {{ paas_hash $host; server 127.0.0.1:{site}; keepalive 4; }}
+             upstream servers {{ paas_hash $host; paas_keepalive 4; server 127.0.0.1:{site}; }}
              upstream tls {{ paas_hash $host; server 127.0.0.1:{tls}; }}
              upstream backends {{ paas_hash; }}
              server {{
                  listen 127.0.0.1:{tls} ssl;
                  ssl_certificate {path}/certificate.pem;
                  ssl_certificate_key {path}/key.pem;
+                 # Sessions are handed out and not kept: every connection gets a new one.
+                 ssl_protocols TLSv1.2;
+                 ssl_session_tickets off;
                  return 200 tls;
              }}
              server {{
@@ -224,7 +228,9 @@ fn a_panic_in_a_request_costs_that_request_alone() {
         front.inject(callback);
         let met = front.visit(path);
         assert!(expected.contains(&met), "{callback} in {path}: {met}");
-        wait::until_true("the panic in the log", || front.panics(callback) > 0);
+        wait::until_true(&format!("the panic of {callback} in the log"), || {
+            front.panics(callback) > 0
+        });
         front.inject("");
         assert_eq!(front.visit(path), without, "after {callback} in {path}");
     }

@@ -343,7 +343,7 @@ fn print(report: &Report, arguments: &CheckTakeover, out: &mut dyn Write) -> Res
         ..
     } = report;
     let servers = report.servers.len();
-    writeln!(out, "lines: {lines}, hosts: {hosts}, servers: {servers}\n")?;
+    writeln!(out, "lines: {lines}, hosts: {hosts}, servers: {servers}")?;
     let mut table = Table::new(&["METHOD", "HOSTS THAT AGREE", "LINES THAT AGREE"]);
     for shown in &report.methods {
         table.row([
@@ -357,7 +357,7 @@ fn print(report: &Report, arguments: &CheckTakeover, out: &mut dyn Write) -> Res
         if shown.first_differing.is_empty() {
             continue;
         }
-        writeln!(out, "\n{} differs first in", shown.method)?;
+        writeln!(out, "{} differs first in", shown.method)?;
         let mut table = Table::new(&["LINE", "HOST", "WAS ON", "WOULD BE ON"]);
         for difference in &shown.first_differing {
             let Difference {
@@ -378,7 +378,7 @@ fn print(report: &Report, arguments: &CheckTakeover, out: &mut dyn Write) -> Res
     }
     let mut skipped_lines = |number: u64, why: String| match number {
         0 => Ok(()),
-        _ => writeln!(out, "\nskipped {number} lines: {why}"),
+        _ => writeln!(out, "skipped {number} lines: {why}"),
     };
     let first = |one: &Option<String>| one.as_deref().unwrap_or("-").escape_default().to_string();
     let line = skipped.first_unreadable.unwrap_or(0);
