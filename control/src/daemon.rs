@@ -15,6 +15,7 @@ use tokio::net::UnixListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 
+use crate::drain;
 use crate::emperor::{self, Alarm, EmperorError, Stats};
 use crate::follow::{self, FollowError, Follower};
 use crate::http::{self, Daemon};
@@ -201,6 +202,9 @@ async fn start_waking(
     );
     sites.adopt(found);
     alarm.ring();
+    // Before anybody can ask for a site.
+    let standing = drain::Standing::of(settings, &registry)?;
+    standing.tell(&driver).await;
     tokio::spawn(sites.run(messages));
     let run = paths.run();
     let arrivals = Directory::watch(
@@ -213,6 +217,7 @@ async fn start_waking(
         paths.emperor_stats(),
         driver.clone(),
     ));
+    tokio::spawn(standing.follow(registry.clone(), follower.clone(), driver.clone()));
     tokio::spawn(retire(registry, follower.clone(), driver.clone()));
     let launchers = listen(&paths.launch_socket(), 0o600, None)?;
     tokio::spawn(launching::serve(launchers, driver.clone()));

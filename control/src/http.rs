@@ -2,7 +2,7 @@
 //!
 //! | request | answer |
 //! |---|---|
-//! | `GET /initialize?site=ID&sent=0\|1&idempotent=0\|1` | 204: send the request (again); 502: a real one; 503 with `Retry-After`, `X-Paas-Reason`, `X-Paas-Id`: an error page; 404: no such site |
+//! | `GET /initialize?site=ID&sent=0\|1&idempotent=0\|1` | 204: send the request (again); 502: a real one; 503 with `Retry-After`, `X-Paas-Reason`, `X-Paas-Id`: an error page, or, with the reason `elsewhere`, a site that sleeps and is not woken here; 404: no such site |
 //! | `POST /refresh` | 200 when the table holds what the registry holds, with the revision; 500 with the reason |
 //! | `GET /status` | JSON |
 
@@ -65,6 +65,8 @@ async fn initialize(State(daemon): State<Daemon>, Query(query): Query<Initialize
     let visit = Visit {
         sent: query.sent != 0,
         idempotent: query.idempotent == 1,
+        // The driver knows better.
+        may_wake: true,
     };
     let (answer, told) = oneshot::channel();
     if driver
@@ -79,6 +81,8 @@ async fn initialize(State(daemon): State<Daemon>, Query(query): Query<Initialize
         Ok(Answer::Real) => StatusCode::BAD_GATEWAY.into_response(),
         // Only orders are answered so.
         Ok(Answer::Asleep) => unavailable("restarting", 1, None),
+        // The balancer knows this word and asks the next backend.
+        Ok(Answer::Elsewhere) => unavailable("elsewhere", 1, None),
         Ok(Answer::NoSuchSite) => StatusCode::NOT_FOUND.into_response(),
         Ok(Answer::Unavailable(failure)) => {
             let reason = failure.reason;

@@ -25,6 +25,10 @@ use servers::{Place, Servers};
 /// A request never tries more backends than this: what is left would find the same trouble.
 const MOST_TRIES: usize = 64;
 
+/// What a backend says in `X-Paas-Reason` of a site that does not run on it and that it does not wake. Nothing that a site
+/// sends passes under this name.
+pub(crate) const ELSEWHERE: &str = "elsewhere";
+
 /// What `paas_hash` of an upstream block says.
 pub(crate) struct Hash {
     /// The key of the `server` lines' mode; None: sites are placed by the table.
@@ -115,6 +119,8 @@ pub(crate) enum Outcome {
     StaleConnection,
     /// It answered that another is to be asked (`proxy_next_upstream http_404`).
     Refused,
+    /// The site does not run there, and it does not wake it: no application has seen the request.
+    Elsewhere,
     /// It failed.
     Failed(Failure),
 }
@@ -135,7 +141,7 @@ pub(crate) enum Failure {
 impl Outcome {
     /// Whether the request goes to another one if it goes on.
     fn is_final(self) -> bool {
-        matches!(self, Self::Failed(_) | Self::Refused)
+        matches!(self, Self::Failed(_) | Self::Refused | Self::Elsewhere)
     }
 }
 
@@ -217,6 +223,22 @@ impl<'r> Selection<'r> {
         tries.clamp(1, MOST_TRIES)
     }
 
+    /// Whether there is another backend for a request whose backend says that the site does not run there. `server` lines
+    /// may lead anywhere, so nothing they answer means that.
+    pub(crate) fn may_go_on(&self) -> bool {
+        match &self.among {
+            Among::Servers { .. } => false,
+            Among::Backends {
+                site,
+                tried,
+                current,
+            } => {
+                let tried: Vec<_> = tried.iter().chain(current).copied().collect();
+                site.is_some_and(|site| worker::choose(site, &tried).is_some())
+            }
+        }
+    }
+
     /// Where to send the request now. None: nowhere is left.
     pub(crate) fn next(&mut self) -> Option<Peer<'r>> {
         let pool = self.request.pool()?;
@@ -267,8 +289,15 @@ impl<'r> Selection<'r> {
                     tried.push(place);
                 }
             }
-            Among::Backends { tried, current, .. } => {
+            Among::Backends {
+                site,
+                tried,
+                current,
+            } => {
                 let Some(id) = current.take() else { return };
+                if let (Outcome::Elsewhere, Some(site)) = (outcome, site) {
+                    worker::is_elsewhere(site, id);
+                }
                 if outcome.is_final() {
                     tried.push(id);
                 }

@@ -10,6 +10,7 @@ use std::path::Path;
 
 use ngx::ffi::ngx_http_phases_NGX_HTTP_PRECONTENT_PHASE as PRECONTENT;
 
+use crate::balancer::ELSEWHERE;
 use crate::context::{Context, Reason};
 use crate::ffi::log::Level;
 use crate::ffi::phase::Handler;
@@ -232,8 +233,13 @@ impl<'r> Visit<'r> {
         let site = site::of(self.request).map_or("-", |site| site.primary.as_str());
         let id = reason.id.as_deref().unwrap_or("-");
         let word = &reason.word;
+        // Another backend answers: nothing failed.
+        let level = match &**word {
+            ELSEWHERE => Level::Information,
+            _ => Level::Error,
+        };
         self.request.log().write(
-            Level::Error,
+            level,
             format_args!(
                 "paas_fallback: answered {status}, site: {site}, reason: {word}, id: {id}"
             ),

@@ -13,8 +13,10 @@ use crate::ffi::log::{Level, Log, OncePerSecond};
 use crate::ffi::peer::Address;
 use crate::site::Lookup;
 
+mod elsewhere;
 mod memo;
 
+use elsewhere::Elsewhere;
 use memo::Memo;
 
 /// A worker has one thread, so nobody ever waits for this lock.
@@ -35,11 +37,13 @@ struct BackendList {
     /// How many of them are not disabled.
     tries: usize,
     slots: SlotTable,
+    /// None if no backend is being drained.
+    elsewhere: Option<Elsewhere>,
 }
 
 struct Member {
     id: BackendId,
-    is_in_service: bool,
+    state: State,
     backend: Arc<Backend>,
 }
 
@@ -81,6 +85,15 @@ pub(crate) fn choose(site: &SiteRecord, tried: &[BackendId]) -> Option<(BackendI
         .backends
         .as_mut()?
         .choose(site, &worker.placement, tried)
+}
+
+/// A backend has said that a site does not run there, and that it does not wake it.
+pub(crate) fn is_elsewhere(site: &SiteRecord, backend: BackendId) {
+    if let Some(mut worker) = lock()
+        && let Some(list) = worker.as_mut().and_then(|worker| worker.backends.as_mut())
+    {
+        list.is_elsewhere(site, backend);
+    }
 }
 
 /// How many backends may be given a request that is about to be sent. Of connections kept to backends that are gone or out of
@@ -170,9 +183,14 @@ impl BackendList {
             .iter()
             .filter(|record| record.state != State::Disabled)
             .count();
+        let is_draining = |record: &BackendRecord| record.state == State::Draining;
+        let elsewhere = records
+            .iter()
+            .any(is_draining)
+            .then(Elsewhere::default);
         let members = records.into_iter().map(|record| Member {
             id: record.id,
-            is_in_service: record.state != State::Disabled,
+            state: record.state,
             backend: Arc::new(Backend {
                 name: record.name.into(),
                 address: Address::from_socket(record.address),
@@ -183,15 +201,30 @@ impl BackendList {
             members: members.collect(),
             tries,
             slots,
+            elsewhere,
         }
     }
 
     /// Where requests may be sent.
     fn addresses(&self) -> HashSet<&[u8]> {
-        let in_service = self.members.iter().filter(|member| member.is_in_service);
+        let in_service = |member: &&Member| member.state != State::Disabled;
+        let in_service = self.members.iter().filter(in_service);
         in_service
             .map(|member| member.backend.address.sockaddr())
             .collect()
+    }
+
+    fn is_elsewhere(&mut self, site: &SiteRecord, backend: BackendId) {
+        let found = self
+            .members
+            .binary_search_by_key(&backend, |member| member.id);
+        let member = found.ok().and_then(|index| self.members.get(index));
+        // One that has not heard yet that it is in service again says so for the last time.
+        if member.is_some_and(|member| member.state == State::Draining)
+            && let Some(elsewhere) = &mut self.elsewhere
+        {
+            elsewhere.put(site.id, backend);
+        }
     }
 
     fn choose(
@@ -200,17 +233,27 @@ impl BackendList {
         placement: &Placement,
         tried: &[BackendId],
     ) -> Option<(BackendId, Arc<Backend>)> {
-        let Self { members, slots, .. } = self;
+        let Self {
+            members,
+            slots,
+            elsewhere,
+            ..
+        } = self;
         let pin = site
             .pin
             .and_then(|pin| members.binary_search_by_key(&pin, |member| member.id).ok());
-        let usable = |index: usize| {
-            tried.is_empty()
-                || members
-                    .get(index)
-                    .is_some_and(|member| !tried.contains(&member.id))
+        let is = |index: usize, of: &dyn Fn(BackendId) -> bool| {
+            members.get(index).is_some_and(|member| of(member.id))
         };
-        let index = slots.choose(site.primary.as_bytes(), pin, placement, usable)?;
+        let is_left = |index| tried.is_empty() || is(index, &|id| !tried.contains(&id));
+        let key = site.primary.as_bytes();
+        // What is known to lie elsewhere is asked there at once; if nobody is left there, once more.
+        let at_once = elsewhere.as_ref().and_then(|elsewhere| {
+            let may_be_there = |index| is(index, &|id| !elsewhere.has(site.id, id));
+            let usable = |index| is_left(index) && may_be_there(index);
+            slots.choose(key, pin, placement, usable)
+        });
+        let index = at_once.or_else(|| slots.choose(key, pin, placement, is_left))?;
         members
             .get(index)
             .map(|member| (member.id, Arc::clone(&member.backend)))

@@ -19,6 +19,7 @@ const IN_REQUESTS: &[(&str, &str, &[u16])] = &[
     ("header filter", "/servers", &[500]),
     ("paas_hash peer.init", "/servers", &[500]),
     ("paas_hash peer.get", "/servers", &[500]),
+    ("paas_hash process_header", "/servers", &[500]),
     // The answer is there already.
     ("paas_hash peer.free", "/servers", &[200]),
     ("paas_hash set_session", "/tls", &[500]),

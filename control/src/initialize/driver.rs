@@ -30,6 +30,8 @@ use crate::watch::Readable;
 pub enum Message {
     /// nginx asks for a site.
     Visited(SiteId, Visit, oneshot::Sender<Answer>),
+    /// Whether this machine is out of service or being emptied, and so wakes no site that somebody visits.
+    Emptied(bool),
     /// The operator wants something of a site.
     Ordered(SiteId, Order, oneshot::Sender<Answer>),
     /// A preparation has ended.
@@ -106,6 +108,7 @@ pub struct Driver {
     sites: HashMap<SiteId, Entry>,
     waiting: HashMap<Visitor, oneshot::Sender<Answer>>,
     visitors: u64,
+    is_emptied: bool,
     emperor: Option<OwnedFd>,
     born: Instant,
 }
@@ -128,6 +131,7 @@ impl Driver {
             sites: HashMap::new(),
             waiting: HashMap::new(),
             visitors: 0,
+            is_emptied: false,
             emperor: None,
             born: Instant::now(),
         }
@@ -168,7 +172,24 @@ impl Driver {
         match message {
             Message::Visited(site, visit, answer) => {
                 let visitor = self.admit(answer);
+                let visit = Visit {
+                    may_wake: !self.is_emptied,
+                    ..visit
+                };
                 self.step(site, Event::Visited(visitor, visit));
+            }
+            Message::Emptied(is) => {
+                if is != self.is_emptied {
+                    tracing::info!(
+                        emptied = is,
+                        "{}",
+                        match is {
+                            true => "this backend wakes no more sites: it is being drained, or disabled",
+                            false => "this backend wakes sites again",
+                        }
+                    );
+                }
+                self.is_emptied = is;
             }
             Message::Ordered(site, order, answer) => {
                 let visitor = self.admit(answer);

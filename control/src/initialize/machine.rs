@@ -278,6 +278,10 @@ impl Machine {
             actions.push(Action::Answer(visitor, Answer::Real));
             return;
         }
+        if !visit.may_wake && matches!(self.state, State::Asleep | State::Stopping { .. }) {
+            actions.push(Action::Answer(visitor, Answer::Elsewhere));
+            return;
+        }
         let failing = self.failing.filter(|(_, until)| now.monotonic < *until);
         match (&mut self.state, failing) {
             (State::Starting { waiting, .. }, _) => waiting.push(visitor),
