@@ -145,3 +145,8 @@ fn a_static_balancer() {
 fn mistakes() {
     play("mistakes.txt");
 }
+
+#[test]
+fn settings_environment_and_options() {
+    play("settings.txt");
+}

@@ -4,7 +4,7 @@
 //! |---|---|
 //! | `prepare` | the site's row, its directories, its socket |
 //! | `held`, `queue` | the listening socket and what waits in it |
-//! | `launching` | the launcher's questions |
+//! | `launching`, `order` | the launcher's questions, and what it is told |
 //! | `notice` | what a site's uWSGI says |
 //! | `reject` | queues that nobody will serve |
 //! | `adopt` | sites that were running before the daemon was |
@@ -16,6 +16,7 @@ pub mod machine;
 #[cfg(test)]
 mod machine_tests;
 pub mod notice;
+pub mod order;
 pub mod prepare;
 pub mod queue;
 pub mod reject;
