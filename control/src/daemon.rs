@@ -268,8 +268,8 @@ async fn retire(registry: SharedRegistry, follower: Follower, driver: mpsc::Send
             .await
             .unwrap_or_default()
             .into_iter()
-            .filter(|(_, shown)| is_awake(*shown))
-            .map(|(site, _)| site);
+            .filter(|now| is_awake(now.shown))
+            .map(|now| now.site);
         let (registry, awake) = (registry.clone(), awake.collect::<Vec<_>>());
         let look = move || {
             let mut registry = registry.lock().unwrap_or_else(PoisonError::into_inner);

@@ -16,9 +16,9 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::follow::Follower;
-use crate::initialize::driver::Message;
+use crate::initialize::driver::{Message, SiteNow};
 use crate::initialize::machine::Shown;
-use crate::initialize::words::{Answer, Visit};
+use crate::initialize::words::{Answer, Generation, Visit};
 use crate::model::SiteId;
 
 /// What the API answers from.
@@ -127,6 +127,7 @@ struct SiteStatus {
     generation: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     reason: Option<&'static str>,
+    waiting: usize,
 }
 
 async fn status(State(daemon): State<Daemon>) -> Response {
@@ -137,22 +138,32 @@ async fn status(State(daemon): State<Daemon>) -> Response {
             sites = asked.await.unwrap_or_default();
         }
     }
-    sites.sort_by_key(|(site, _)| *site);
+    sites.sort_by_key(|now| now.site);
     Json(Status {
         name: daemon.name,
         version: env!("CARGO_PKG_VERSION"),
         revision: *daemon.follower.revision().borrow(),
         backend: daemon.driver.is_some(),
-        sites: sites
-            .into_iter()
-            .map(|(site, shown)| shown_as(site, shown))
-            .collect(),
+        sites: sites.into_iter().map(SiteStatus::from).collect(),
     })
     .into_response()
 }
 
-fn shown_as(site: SiteId, shown: Shown) -> SiteStatus {
-    let (state, generation, reason) = match shown {
+impl From<SiteNow> for SiteStatus {
+    fn from(now: SiteNow) -> Self {
+        let (state, generation, reason) = words(now.shown);
+        SiteStatus {
+            id: now.site.get(),
+            state,
+            generation: generation.map(|generation| generation.to_string()),
+            reason,
+            waiting: now.waiting,
+        }
+    }
+}
+
+fn words(shown: Shown) -> (&'static str, Option<Generation>, Option<&'static str>) {
+    match shown {
         Shown::Asleep => ("asleep", None, None),
         Shown::Failing(failure) => (
             "failing",
@@ -162,11 +173,5 @@ fn shown_as(site: SiteId, shown: Shown) -> SiteStatus {
         Shown::Starting(generation) => ("starting", Some(generation), None),
         Shown::Running(generation) => ("running", Some(generation), None),
         Shown::Stopping(generation) => ("stopping", Some(generation), None),
-    };
-    SiteStatus {
-        id: site.get(),
-        state,
-        generation: generation.map(|generation| generation.to_string()),
-        reason,
     }
 }

@@ -6,6 +6,7 @@ pub mod cli;
 pub mod client;
 pub mod daemon;
 pub mod emperor;
+pub mod error_page;
 pub mod escape;
 pub mod files;
 pub mod follow;

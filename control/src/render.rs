@@ -1,5 +1,6 @@
 //! nginx's configuration from the machine's settings and, in static mode, the registry's backends. Pure: the same
 //! input gives the same bytes. Nothing in the output grows with the number of sites.
+use crate::error_page;
 use crate::escape::{NginxValue, Refused};
 use crate::model::{Backend, Method, Placement};
 use crate::settings::{BackendsFrom, Role, Settings, Workers};
@@ -173,6 +174,9 @@ struct Server {
 struct BackendPart {
     name: NginxValue,
     listen: NginxValue,
+    activity: NginxValue,
+    counted_sites: usize,
+    max_parked: usize,
     socket_path: NginxValue,
     trusted: Vec<NginxValue>,
     access_log: NginxValue,
@@ -325,6 +329,9 @@ fn backend(settings: &Settings) -> Result<BackendPart, RenderError> {
     Ok(BackendPart {
         name: value("name", &settings.name)?,
         listen: value("backend.listen", &backend.listen.to_string())?,
+        activity: path("nginx's counters", &paths.activity())?,
+        counted_sites: settings.waking.counted_sites,
+        max_parked: settings.waking.parked,
         socket_path: value("backend.socket_path", backend.socket_path.as_str())?,
         trusted: backend
             .trusted

@@ -95,7 +95,7 @@ fn last<'a>(text: &'a str, name: &str) -> Option<&'a str> {
     let start = format!("{name} = ");
     text.lines()
         .filter_map(|line| line.strip_prefix(&start))
-        .last()
+        .next_back()
 }
 
 #[test]

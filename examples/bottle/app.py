@@ -87,3 +87,8 @@ def not_found(error):
 @app.error(500)
 def failed(error):
     return template("error", title="It failed", text="This is the site's own 500 page.")
+
+
+def application(environ, start_response):
+    """`app`, but for the third argument of start_response: with it the uWSGI of Debian 12 (2.0.21) leaves a 500 page empty."""
+    return app(environ, lambda status, headers, exc_info=None: start_response(status, headers))

@@ -6,6 +6,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 use std::rc::Rc;
 
+use activity::Layout;
 use ngx::ffi::{
     NGX_CONF_ANY, NGX_CONF_NOARGS, NGX_CONF_TAKE1, NGX_CONF_TAKE2, NGX_HTTP_LOC_CONF,
     NGX_HTTP_MAIN_CONF, NGX_HTTP_SRV_CONF, NGX_HTTP_UPS_CONF,
@@ -13,20 +14,27 @@ use ngx::ffi::{
 pub(crate) use routing::Method;
 use table::SiteRecord;
 
+use crate::activity::Counters;
 use crate::balancer::Hash;
 use crate::fallback::Settings;
 use crate::ffi::conf::{Conf, Directive, Refusal, milliseconds};
+use crate::ffi::mapping;
 use crate::ffi::upstream::Upstream;
 
 mod socket;
 
 use socket::Pattern;
 
+/// For how many sites a worker can count at once unless it is said.
+const DEFAULT_SITES: usize = 8192;
+
 /// The configuration of the http block.
 #[derive(Default)]
 pub(crate) struct HttpConf {
     /// The table's directory.
     pub(crate) table: Option<PathBuf>,
+    /// Where the requests of sites are counted; within it none, if nginx only tests the configuration.
+    pub(crate) activity: Option<Option<Counters>>,
     /// Whether some upstream block takes its backends from the table.
     pub(crate) places_by_table: bool,
     /// Who needs a table, in words for a message, if somebody does.
@@ -129,6 +137,55 @@ impl Directive for PaasTable {
             ));
         }
         http.table = Some(directory);
+        Ok(())
+    }
+}
+
+/// `paas_activity DIRECTORY [sites=NUMBER];`
+pub(crate) struct PaasActivity;
+
+impl Directive for PaasActivity {
+    type Target = HttpConf;
+    const NAME: &'static CStr = c"paas_activity";
+    const USE: u32 = NGX_HTTP_MAIN_CONF | NGX_CONF_TAKE1 | NGX_CONF_TAKE2;
+
+    fn read(conf: Conf<'_>, http: &mut HttpConf) -> Result<(), Refusal> {
+        unset(&http.activity)?;
+        let mut arguments = conf.arguments();
+        let directory = PathBuf::from(OsStr::from_bytes(arguments.next().unwrap_or_default()));
+        if !directory.is_absolute() {
+            return Err(format!(
+                "\"{}\" is not an absolute path",
+                directory.display()
+            ));
+        }
+        let sites = match arguments.next() {
+            None => Some(DEFAULT_SITES),
+            Some(argument) => match argument.strip_prefix(b"sites=") {
+                Some(number) => text(number)?.parse().ok(),
+                None => {
+                    return Err(format!(
+                        "does not know the argument \"{}\"",
+                        argument.escape_ascii()
+                    ));
+                }
+            },
+        };
+        let layout = sites
+            .and_then(Layout::new)
+            .ok_or_else(|| format!("sites= is not a number from 1 to {}", Layout::MOST))?;
+        http.needs_table
+            .get_or_insert_with(|| format!("\"paas_activity\"{}", conf.place()));
+        let counters = match mapping::is_test() {
+            true => Ok(None),
+            false => Counters::open(&directory, layout).map(Some),
+        };
+        http.activity = Some(counters.map_err(|error| {
+            format!(
+                "cannot open counters in \"{}\": {error}",
+                directory.display()
+            )
+        })?);
         Ok(())
     }
 }

@@ -45,21 +45,38 @@ pub fn program(name: &str) -> PathBuf {
 /// When it is not there.
 #[must_use]
 pub fn module() -> PathBuf {
-    let path = env::var_os("PAAS_MODULE").map_or_else(
-        || {
-            let target = env::var_os("CARGO_TARGET_DIR")
-                .map_or_else(|| workspace().join("target"), PathBuf::from);
-            target.join("module/ngx_http_paas_module.so")
-        },
-        PathBuf::from,
-    );
-    assert!(
-        path.is_file(),
-        "the nginx module is missing at {}: run scripts/build-module (or set PAAS_MODULE)",
-        path.display()
-    );
-    path.canonicalize()
-        .expect("the module's path can be resolved")
+    let file = env::var_os("PAAS_MODULE").map_or_else(|| modules().join(MODULE), PathBuf::from);
+    built(&file, "scripts/build-module (or set PAAS_MODULE)")
+}
+
+/// The module whose callbacks panic when told to, where `scripts/build-module --faults` puts it.
+///
+/// # Panics
+/// When it is not there.
+#[must_use]
+pub fn module_with_faults() -> PathBuf {
+    built(
+        &modules().join("faults").join(MODULE),
+        "scripts/build-module --faults",
+    )
+}
+
+const MODULE: &str = "ngx_http_paas_module.so";
+
+/// The file itself, so that what a test loads stays what it is when the module is built again.
+fn built(file: &Path, how: &str) -> PathBuf {
+    file.canonicalize().unwrap_or_else(|error| {
+        panic!(
+            "the nginx module is missing at {} ({error}): run {how}",
+            file.display()
+        )
+    })
+}
+
+fn modules() -> PathBuf {
+    let target =
+        env::var_os("CARGO_TARGET_DIR").map_or_else(|| workspace().join("target"), PathBuf::from);
+    target.join("module")
 }
 
 /// The distribution's nginx.

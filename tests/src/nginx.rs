@@ -14,18 +14,24 @@ use crate::{Root, build, wait};
 pub struct Nginx {
     process: Process,
     prefix: PathBuf,
+    log: PathBuf,
 }
 
 /// What surrounds the `http` block a test writes.
 fn whole(prefix: &Path, main: &str, http: &str) -> String {
     let prefix = prefix.display();
+    let load_module = if main.contains("load_module") {
+        String::new()
+    } else {
+        format!("load_module {};", build::module().display())
+    };
     let worker_processes = if main.contains("worker_processes") {
         ""
     } else {
         "worker_processes 1;"
     };
     format!(
-        "load_module {module};
+        "{load_module}
 daemon off;
 user www-data;
 {worker_processes}
@@ -45,8 +51,7 @@ http {{
     keepalive_requests 1000000;
 {http}
 }}
-",
-        module = build::module().display(),
+"
     )
 }
 
@@ -66,10 +71,25 @@ impl Nginx {
     /// As [`Nginx::start`].
     #[must_use]
     pub fn start_with(root: &Root, name: &str, main: &str, http: &str, port: u16) -> Nginx {
-        let prefix = root.join(name);
-        fs::create_dir_all(&prefix).expect("nginx's directory can be made");
-        root.write(format!("{name}/nginx.conf"), whole(&prefix, main, http));
+        let prefix = Nginx::configure(root, name, main, http);
         Nginx::run(&prefix, "nginx.conf", port)
+    }
+
+    /// Writes `root/name/nginx.conf` with this content, answers the directory. The module is loaded unless `main` loads
+    /// modules itself.
+    #[must_use]
+    pub fn configure(root: &Root, name: &str, main: &str, http: &str) -> PathBuf {
+        let prefix = root.join(name);
+        root.write(format!("{name}/nginx.conf"), whole(&prefix, main, http));
+        prefix
+    }
+
+    /// nginx with a directory and a configuration file in it, not started yet.
+    #[must_use]
+    pub fn command(prefix: &Path, configuration: &str) -> Command {
+        let mut command = Command::new(build::nginx());
+        command.arg("-p").arg(prefix).arg("-c").arg(configuration);
+        command
     }
 
     /// Runs nginx on a configuration file that is there already, in the foreground.
@@ -78,16 +98,33 @@ impl Nginx {
     /// As [`Nginx::start`].
     #[must_use]
     pub fn run(prefix: &Path, configuration: &str, port: u16) -> Nginx {
-        let mut command = Command::new(build::nginx());
-        command.arg("-p").arg(prefix).arg("-c").arg(configuration);
-        let process = Process::start(
-            "nginx",
-            &mut command,
-            &prefix.join("output.log"),
-            Signal::TERM,
-        );
+        Nginx::launch(Nginx::command(prefix, configuration), prefix, port)
+    }
+
+    /// Runs nginx, in the foreground, on what `paasctl render` has written for the machine below `root`.
+    ///
+    /// # Panics
+    /// As [`Nginx::start`].
+    #[must_use]
+    pub fn rendered(root: &Path, port: u16) -> Nginx {
+        let mut command = Nginx::command(root, "var/lib/paas/current/nginx.conf");
+        command.args(["-g", "daemon off;"]);
+        let mut nginx = Nginx::launch(command, root, port);
+        nginx.log = root.join("var/log/paas/nginx-error.log");
+        nginx
+    }
+
+    /// Runs an nginx that a test prepared (see [`Nginx::command`]) and waits until `port` answers.
+    ///
+    /// # Panics
+    /// As [`Nginx::start`].
+    #[must_use]
+    pub fn launch(mut command: Command, prefix: &Path, port: u16) -> Nginx {
+        let output = prefix.join("output.log");
+        let process = Process::start("nginx", &mut command, &output, Signal::TERM);
         let mut nginx = Nginx {
             process,
+            log: prefix.join("error.log"),
             prefix: prefix.to_path_buf(),
         };
         wait::until("nginx to listen", || {
@@ -158,7 +195,7 @@ impl Nginx {
     /// The error log so far.
     #[must_use]
     pub fn errors(&self) -> String {
-        fs::read(self.prefix.join("error.log"))
+        fs::read(&self.log)
             .map(|bytes| String::from_utf8_lossy(&bytes).into_owned())
             .unwrap_or_default()
     }
@@ -171,6 +208,23 @@ impl Nginx {
     pub fn assert_healthy(&self) {
         assert_no_crash(&self.errors());
     }
+}
+
+/// The group of nginx's workers.
+///
+/// # Panics
+/// When nginx's package has not made it.
+#[must_use]
+pub fn group() -> u32 {
+    let groups = fs::read_to_string("/etc/group").expect("there are groups");
+    let line = groups
+        .lines()
+        .find(|line| line.starts_with("www-data:"))
+        .expect("nginx's package made it");
+    line.split(':')
+        .nth(2)
+        .and_then(|id| id.parse().ok())
+        .expect("a number")
 }
 
 /// The workers of a master that are not shutting down.

@@ -1,9 +1,12 @@
 //! The whole platform on this machine: `paasctl up` with its balancer and backends, as an operator runs it.
 
 use std::fs;
+use std::io::{BufReader, Write};
+use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use rustix::fs::{FlockOperation, flock};
 use rustix::process::Signal;
 
 use crate::apps::Recorder;
@@ -215,13 +218,35 @@ impl<'r> Platform<'r> {
         process::queue_length(&self.site_socket(domain))
     }
 
-    /// Waits until the first backend's daemon has been asked by so many requests for a site.
+    /// Waits until so many requests for a site are parked with the first backend's daemon.
     ///
     /// # Panics
     /// When they do not come.
     pub fn wait_for_parked(&self, domain: &str, count: usize) {
-        let _ = (domain, count);
-        todo_parked(self);
+        let id = self.site_id(domain);
+        let parked = || {
+            let status = self.daemon_status(1)?;
+            let site = status["sites"]
+                .as_array()?
+                .iter()
+                .find(|site| site["id"] == id)?;
+            site["waiting"].as_u64()?.try_into().ok()
+        };
+        wait::until_true(&format!("{count} requests parked for {domain}"), || {
+            parked().is_some_and(|waiting: usize| waiting >= count)
+        });
+    }
+
+    /// What a backend's daemon says of itself, if it answers.
+    #[must_use]
+    pub fn daemon_status(&self, backend: u16) -> Option<serde_json::Value> {
+        let socket = self.backend(backend).join("run/paas/control.sock");
+        let mut stream = UnixStream::connect(socket).ok()?;
+        stream
+            .write_all(&Request::get("paas", "/status").to_bytes())
+            .ok()?;
+        let answer = Response::read(&mut BufReader::new(stream), false).ok()?;
+        serde_json::from_slice(&answer.body).ok()
     }
 
     /// The uid of the user who owns the tests' sites.
@@ -260,19 +285,40 @@ impl<'r> Platform<'r> {
             .collect()
     }
 
-    /// Ends a backend's daemon by a signal and waits until one answers again.
+    /// Ends a backend's daemon by a signal and waits until the next one, which `up` starts, answers.
     pub fn restart_daemon(&self, backend: u16, signal: Signal) {
-        let _ = (backend, signal);
+        self.end_daemon(backend, signal);
+        self.wait_for_daemon(backend);
     }
 
-    /// Kills a backend's daemon so that none runs until [`Platform::start_daemon`].
-    pub fn kill_daemon_for_good(&self, backend: u16) {
-        self.kill_daemon(backend);
+    /// Kills a backend's daemon; none can start before [`DaemonGap::end`].
+    ///
+    /// # Panics
+    /// When its lock cannot be taken.
+    pub fn without_daemon(&self, backend: u16) -> DaemonGap<'_> {
+        self.end_daemon(backend, Signal::KILL);
+        let path = self.backend(backend).join("run/paas/serve.lock");
+        let lock = fs::File::open(&path).unwrap_or_else(|error| panic!("{path:?}: {error}"));
+        wait::until_true("the daemon's lock", || {
+            if flock(&lock, FlockOperation::NonBlockingLockExclusive).is_ok() {
+                return true;
+            }
+            // `up` was faster with the next one.
+            self.end_daemon(backend, Signal::KILL);
+            false
+        });
+        DaemonGap {
+            platform: self,
+            backend,
+            lock,
+        }
     }
 
-    /// Starts a backend's daemon again.
-    pub fn start_daemon(&self, backend: u16) {
-        let _ = backend;
+    /// Waits until a backend's daemon answers.
+    fn wait_for_daemon(&self, backend: u16) {
+        wait::until_true("a daemon that answers", || {
+            self.daemon_status(backend).is_some()
+        });
     }
 
     /// A machine's daemon.
@@ -281,9 +327,7 @@ impl<'r> Platform<'r> {
     /// When it does not run.
     #[must_use]
     pub fn daemon(&self, machine: &str) -> Seen {
-        self.running(machine, "its daemon", |seen| {
-            seen.command.contains("paasctl") && seen.command.contains("serve")
-        })
+        self.running(machine, "its daemon", is_daemon)
     }
 
     /// A machine's Emperor.
@@ -308,17 +352,23 @@ impl<'r> Platform<'r> {
         })
     }
 
-    fn running(&self, machine: &str, what: &str, is: impl Fn(&Seen) -> bool) -> Seen {
-        let root = self.machine(machine);
-        let found = process::under(&root).into_iter().find(is);
-        found.unwrap_or_else(|| panic!("{machine} has lost {what}: {:#?}", process::under(&root)))
+    fn find(&self, machine: &str, is: impl Fn(&Seen) -> bool) -> Option<Seen> {
+        process::under(&self.machine(machine)).into_iter().find(is)
     }
 
-    /// `kill -9` of a backend's daemon.
-    pub fn kill_daemon(&self, backend: u16) {
-        let daemon = self.daemon(&format!("b{backend}"));
-        process::send(daemon.pid, Signal::KILL);
-        wait::until_true("the daemon's end", || Seen::look(daemon.pid).is_none());
+    fn running(&self, machine: &str, what: &str, is: impl Fn(&Seen) -> bool) -> Seen {
+        self.find(machine, is).unwrap_or_else(|| {
+            let seen = process::under(&self.machine(machine));
+            panic!("{machine} has lost {what}: {seen:#?}")
+        })
+    }
+
+    /// Ends a backend's daemon by a signal, if one runs, and waits for its end; `up` starts another.
+    fn end_daemon(&self, backend: u16, signal: Signal) {
+        if let Some(daemon) = self.find(&format!("b{backend}"), is_daemon) {
+            process::send(daemon.pid, signal);
+            wait::until_true("the daemon's end", || Seen::look(daemon.pid).is_none());
+        }
     }
 
     /// Ctrl-C, and waits until `up` has ended.
@@ -422,4 +472,23 @@ fn start(platform: &mut Platform<'_>) {
     platform.process = Some(process);
 }
 
-fn todo_parked(_platform: &Platform<'_>) {}
+fn is_daemon(seen: &Seen) -> bool {
+    seen.command.contains("paasctl") && seen.command.contains("serve")
+}
+
+/// A backend has no daemon and gets none: its lock is held.
+#[derive(Debug)]
+#[must_use]
+pub struct DaemonGap<'p> {
+    platform: &'p Platform<'p>,
+    backend: u16,
+    lock: fs::File,
+}
+
+impl DaemonGap<'_> {
+    /// Lets `up` start a daemon again, and waits until it answers.
+    pub fn end(self) {
+        drop(self.lock);
+        self.platform.wait_for_daemon(self.backend);
+    }
+}

@@ -14,11 +14,6 @@ fn master(platform: &Platform<'_>, domain: &str) -> u32 {
         .unwrap_or_else(|| panic!("{answer:?}"))
 }
 
-/// Ends the first backend's daemon by this signal and waits until another one, started by `up` or here, answers.
-fn restart_daemon(platform: &Platform<'_>, signal: Signal) {
-    platform.restart_daemon(1, signal);
-}
-
 fn restarted_by(signal: Signal) {
     let root = Root::new();
     let platform = Platform::start(&root);
@@ -27,7 +22,7 @@ fn restarted_by(signal: Signal) {
         platform.recorder("sleeping.test"),
     );
     let first = master(&platform, "running.test");
-    restart_daemon(&platform, signal);
+    platform.restart_daemon(1, signal);
 
     // It goes on without a new start, and was not restarted.
     assert_eq!(master(&platform, "running.test"), first);
@@ -90,10 +85,10 @@ fn a_site_that_ended_while_no_daemon_ran_is_started_at_the_next_visit() {
     let platform = Platform::start(&root);
     let site = platform.recorder("a.test");
     let first = master(&platform, "a.test");
-    platform.kill_daemon_for_good(1);
+    let gap = platform.without_daemon(1);
     process::send(first, Signal::KILL);
     wait::until_true("its end", || Seen::look(first).is_none());
-    platform.start_daemon(1);
+    gap.end();
     assert!(
         Request::post("a.test", "/after", "body")
             .send(platform.port())
@@ -111,7 +106,7 @@ fn a_restarted_daemon_puts_an_old_site_to_sleep() {
     let platform = Platform::start(&root);
     let site = platform.recorder_with("a.test", &["--idle", "2s"]);
     let first = master(&platform, "a.test");
-    restart_daemon(&platform, Signal::KILL);
+    platform.restart_daemon(1, Signal::KILL);
     let socket = platform.site_socket("a.test");
     wait::until_true("the idle stop", || {
         Seen::look(first).is_none() && !socket.exists() && platform.vassals("a.test").is_empty()

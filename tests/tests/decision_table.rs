@@ -318,7 +318,7 @@ fn an_unreachable_daemon_is_503_for_what_was_not_sent_and_502_for_what_was() {
     let running = platform.recorder("running.test");
     let _sleeping = platform.recorder("sleeping.test");
     let _ = platform.get("running.test", "/").expect(200);
-    platform.kill_daemon(1);
+    let gap = platform.without_daemon(1);
     let answer = Request::post("sleeping.test", "/", "x").send(platform.port());
     assert_error_page(&answer, 503);
     assert_retry_after(&answer);
@@ -332,4 +332,5 @@ fn an_unreachable_daemon_is_503_for_what_was_not_sent_and_502_for_what_was() {
         200,
         "running sites go on"
     );
+    gap.end();
 }

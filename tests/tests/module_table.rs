@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
 
 use paas_tests::stub::Answer;
-use paas_tests::{Nginx, Request, Response, Root, Stub, process, wait};
+use paas_tests::{Nginx, Request, Response, Root, Stub, nginx, process, wait};
 use routing::{Domain, Method, Placement, SlowChange, State, Weight};
 use table::{BackendId, BackendRecord, Change, Options, Protocol, SiteId, SiteRecord, Writer};
 
@@ -93,7 +93,7 @@ fn writer(table: &Path) -> Writer {
     Writer::open_or_create(
         table,
         Options {
-            group: Some(nginx_group()),
+            group: Some(nginx::group()),
             max_readers: 64,
         },
     )
@@ -110,19 +110,6 @@ fn backend(first: u16, id: u32) -> BackendRecord {
         weight: Weight::ONE,
         state: State::Active,
     }
-}
-
-/// The group of nginx's workers.
-fn nginx_group() -> u32 {
-    let groups = fs::read_to_string("/etc/group").expect("there are groups");
-    let line = groups
-        .lines()
-        .find(|line| line.starts_with("www-data:"))
-        .expect("nginx's package made it");
-    line.split(':')
-        .nth(2)
-        .and_then(|id| id.parse().ok())
-        .expect("a number")
 }
 
 fn domain(name: &str) -> Domain {

@@ -44,7 +44,18 @@ pub enum Message {
     /// The registry says the site is off or gone.
     Retired(SiteId),
     /// Which sites do not sleep, and what they do.
-    Asked(oneshot::Sender<Vec<(SiteId, Shown)>>),
+    Asked(oneshot::Sender<Vec<SiteNow>>),
+}
+
+/// What a site that does not simply sleep is doing.
+#[derive(Clone, Copy, Debug)]
+pub struct SiteNow {
+    /// Which site.
+    pub site: SiteId,
+    /// What it does.
+    pub shown: Shown,
+    /// How many requests are parked until it has done it.
+    pub waiting: usize,
 }
 
 /// One site with everything that belongs to its present life.
@@ -201,10 +212,11 @@ impl Driver {
             }
             Message::Retired(site) => self.step(site, Event::Retired),
             Message::Asked(answer) => {
-                let shown = self
-                    .sites
-                    .iter()
-                    .map(|(site, entry)| (*site, entry.machine.shown()));
+                let shown = self.sites.iter().map(|(site, entry)| SiteNow {
+                    site: *site,
+                    shown: entry.machine.shown(),
+                    waiting: entry.machine.waiting(),
+                });
                 // Whoever asked may have gone.
                 let _ = answer.send(shown.collect());
             }

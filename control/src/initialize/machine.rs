@@ -171,6 +171,14 @@ impl Machine {
         }
     }
 
+    /// How many visitors wait for a start or for the end of a stop.
+    pub fn waiting(&self) -> usize {
+        match &self.state {
+            State::Asleep | State::Running { .. } => 0,
+            State::Starting { waiting, .. } | State::Stopping { waiting, .. } => waiting.len(),
+        }
+    }
+
     /// Whether a machine made anew would behave the same.
     pub fn is_forgettable(&self, now: Now) -> bool {
         matches!(self.state, State::Asleep)

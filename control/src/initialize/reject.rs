@@ -5,12 +5,14 @@ use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream as StdStream;
 use std::time::Duration;
 
+use askama::Template;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
 use tokio::time::timeout;
 
 use super::held::Held;
 use super::words::Failure;
+use crate::error_page::{self, ErrorPage};
 use crate::model::SiteId;
 
 /// A request that has not been read by then is closed.
@@ -65,18 +67,23 @@ async fn answer(mut connection: UnixStream, page: &str) -> std::io::Result<()> {
     Ok(())
 }
 
-/// The answer as an application would give it. nginx shows its own page for it, from the status and the headers.
+/// The answer as an application would give it, with the page that nginx shows for others. nginx lets no header
+/// `X-Paas-...` of a site pass, whoever answers in its place.
 fn page(site: SiteId, failure: Failure) -> String {
     let Failure { reason, generation } = failure;
-    let body = format!(
-        "Service unavailable: {} (id {site}@{generation})\n",
-        reason.word()
-    );
+    let page = ErrorPage {
+        title: error_page::TITLE,
+        text: error_page::TEXT,
+        status: 503,
+        reason: reason.word(),
+        id: &format!("{site}@{generation}"),
+    };
+    // Writing into memory does not fail.
+    let body = page.render().unwrap_or_default();
     format!(
-        "HTTP/1.1 503 Service Unavailable\r\nContent-Type: text/plain; charset=utf-8\r\nContent-Length: {length}\r\n\
-         Retry-After: {retry}\r\nCache-Control: no-store\r\nX-Paas-Reason: {word}\r\nX-Paas-Id: {site}@{generation}\r\n\r\n{body}",
+        "HTTP/1.1 503 Service Unavailable\r\nContent-Type: text/html; charset=utf-8\r\nContent-Length: {length}\r\n\
+         Retry-After: {retry}\r\nCache-Control: no-store\r\n\r\n{body}",
         length = body.len(),
         retry = reason.retry_after(),
-        word = reason.word(),
     )
 }

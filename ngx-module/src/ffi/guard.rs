@@ -28,6 +28,8 @@ pub(crate) enum Entry {
     Request(&'static str),
     /// A variable of this name is evaluated: it has no value.
     Variable(&'static str),
+    /// A worker begins: it works without what failed.
+    Process,
     /// Something is given back at the end of a request or a configuration.
     Cleanup,
 }
@@ -37,6 +39,7 @@ impl fmt::Display for Entry {
         match self {
             Self::Configuration(name) | Self::Request(name) => f.write_str(name),
             Self::Variable(name) => write!(f, "${name}"),
+            Self::Process => f.write_str("start of a worker"),
             Self::Cleanup => f.write_str("cleanup"),
         }
     }
@@ -50,7 +53,7 @@ pub(crate) fn run<R>(entry: Entry, on_panic: R, body: impl FnOnce() -> R) -> R {
     }
     let outcome = catch_unwind(AssertUnwindSafe(|| {
         #[cfg(feature = "faults")]
-        fault(entry);
+        let body = || fault(entry, body);
         body()
     }));
     outcome.unwrap_or_else(|payload| {
@@ -86,6 +89,7 @@ fn report(entry: Entry, payload: Box<dyn Any + Send>) {
         .take();
     let (level, consequence) = match entry {
         Entry::Configuration(_) => (Level::Emergency, "the configuration is refused"),
+        Entry::Process => (Level::Critical, "the worker works without it"),
         Entry::Request(_) | Entry::Variable(_) | Entry::Cleanup => {
             (Level::Critical, "the request fails, the worker goes on")
         }
@@ -101,14 +105,25 @@ fn report(entry: Entry, payload: Box<dyn Any + Send>) {
     std::mem::forget(payload);
 }
 
-/// Panics if the environment asks for a fault in this callback (`PAAS_FAULT=<name>[,<name>]`, named as in
-/// the log). A cleanup is spared: it must take its timer off nginx's clock, and calls nothing that could fail.
+/// Panics if this callback is named, as in the log, on a line of the file that the environment's `PAAS_FAULTS` names.
+/// A test changes that file while nginx runs. The panic comes before the callback has done anything; in a cleanup it
+/// comes after, which is where one could come from: a cleanup that does nothing would leave its timer on nginx's clock.
 #[cfg(feature = "faults")]
 #[expect(clippy::panic, reason = "that is what it is for")]
-fn fault(entry: Entry) {
+fn fault<R>(entry: Entry, body: impl FnOnce() -> R) -> R {
     let name = entry.to_string();
-    let is_wanted = |wanted: String| wanted.split(',').any(|wanted| wanted == name);
-    if !matches!(entry, Entry::Cleanup) && std::env::var("PAAS_FAULT").is_ok_and(is_wanted) {
-        std::panic::panic_any("an injected fault");
+    let file = std::env::var_os("PAAS_FAULTS").and_then(|file| std::fs::read_to_string(file).ok());
+    let is_wanted = file.is_some_and(|names| names.lines().any(|wanted| wanted == name));
+    let inject = || std::panic::panic_any("an injected fault");
+    match entry {
+        Entry::Cleanup => {
+            let done = body();
+            if is_wanted {
+                inject();
+            }
+            done
+        }
+        _ if is_wanted => inject(),
+        _ => body(),
     }
 }

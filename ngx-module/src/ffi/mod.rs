@@ -10,11 +10,15 @@ pub(crate) mod context;
 pub(crate) mod guard;
 pub(crate) mod headers;
 pub(crate) mod log;
+pub(crate) mod mapping;
 pub(crate) mod module;
 pub(crate) mod peer;
 pub(crate) mod phase;
 pub(crate) mod pool;
 pub(crate) mod request;
+// Its first user comes with the servers of an upstream block.
+#[allow(dead_code)]
+pub(crate) mod shm;
 pub(crate) mod subrequest;
 pub(crate) mod timer;
 pub(crate) mod upstream;

@@ -94,10 +94,18 @@ impl<'r> Request<'r> {
         }
     }
 
-    /// The host the client asked for, as nginx understood it (request line before `Host` header, lower
-    /// case, without port); None if it named none.
+    /// The host the client asked for, in the request line or else in the `Host` header; None if it named none.
+    ///
+    /// The header is taken as it came: nginx's own reading of it lets anything pass for a port.
     pub(crate) fn host(self) -> Option<&'r [u8]> {
-        Some(bytes(&self.fields().headers_in.server)).filter(|host| !host.is_empty())
+        let fields = self.fields();
+        // SAFETY: the header is null or one of this request's own.
+        let header = unsafe { fields.headers_in.host.as_ref() };
+        let host = match header {
+            Some(header) if fields.host_start.is_null() => &header.value,
+            _ => &fields.headers_in.server,
+        };
+        Some(bytes(host)).filter(|host| !host.is_empty())
     }
 
     /// Whether the client may be answered after its request was handed to two backends: nginx's own rule
