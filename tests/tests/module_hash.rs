@@ -241,8 +241,9 @@ fn next_upstream_follows_nginx_s_own_rules() {
             })
         })
         .collect();
+    // Whoever fails is not taken out of the choice here: that is tested with its setting.
     let lines: String = (first..first + 3)
-        .map(|port| format!("server 127.0.0.1:{port};"))
+        .map(|port| format!("server 127.0.0.1:{port} max_fails=0;"))
         .collect();
     let port = root.port();
     let http = balancing(
