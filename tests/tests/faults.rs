@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitStatus;
 
 use paas_tests::stub::Answer;
-use paas_tests::{Nginx, Request, Root, Stub, build, nginx, process, wait};
+use paas_tests::{Certificate, Nginx, Request, Root, Stub, build, nginx, wait};
 use routing::{Domain, State, Weight};
 use rustix::process::Signal;
 use table::{BackendId, BackendRecord, Change, Options, SiteId, SiteRecord, Writer};
@@ -78,7 +78,7 @@ impl Front {
         let faults = root.write("faults", "");
         fs::create_dir(root.join("activity")).expect("it is not there yet");
         fill_table(&root.join("table"), site);
-        certificate(root);
+        let _ = Certificate::new(root, &["tls.test"]);
         let main = format!(
             "load_module {};\nenv PAAS_FAULTS={};",
             build::module_with_faults().display(),
@@ -190,32 +190,6 @@ fn open_to_all(path: &Path) {
             open_to_all(&entry.path());
         }
     }
-}
-
-fn certificate(root: &Root) {
-    let path = |name| root.join(name).display().to_string();
-    let (key, certificate) = (path("key.pem"), path("certificate.pem"));
-    let (status, _, words) = process::run(
-        "openssl",
-        &[
-            "req",
-            "-x509",
-            "-newkey",
-            "ec",
-            "-pkeyopt",
-            "ec_paramgen_curve:prime256v1",
-            "-nodes",
-            "-days",
-            "2",
-            "-subj",
-            "/CN=tls.test",
-            "-keyout",
-            &key,
-            "-out",
-            &certificate,
-        ],
-    );
-    assert!(status.success(), "{words}");
 }
 
 #[test]
