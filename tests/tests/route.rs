@@ -214,6 +214,7 @@ fn route_equals_nginx_for_a_hundred_thousand_hosts() {
                 BackendId::new(u32::try_from(id / 50 % 5).expect("small") + 1).expect("not 0")
             });
             let record = SiteRecord {
+                protocol: table::Protocol::Uwsgi,
                 id: SiteId::new(id).expect("not 0"),
                 primary: name.clone(),
                 pin,
