@@ -184,10 +184,7 @@ impl BackendList {
             .filter(|record| record.state != State::Disabled)
             .count();
         let is_draining = |record: &BackendRecord| record.state == State::Draining;
-        let elsewhere = records
-            .iter()
-            .any(is_draining)
-            .then(Elsewhere::default);
+        let elsewhere = records.iter().any(is_draining).then(Elsewhere::default);
         let members = records.into_iter().map(|record| Member {
             id: record.id,
             state: record.state,

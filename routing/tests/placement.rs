@@ -57,7 +57,7 @@ fn a_pin_comes_first_unless_it_cannot_be_used() {
         let choose =
             |pin, except| backends.choose(site.as_bytes(), pin, &RENDEZVOUS, |i| Some(i) != except);
         let placed = choose(None, None);
-        assert!(placed == Some(0) || placed == Some(3));
+        assert!(placed.is_some() && placed != Some(2));
         assert_eq!(choose(Some(0), None), Some(0));
         assert_eq!(
             choose(Some(1), None),
@@ -74,13 +74,19 @@ fn a_pin_comes_first_unless_it_cannot_be_used() {
             placed,
             "a pin to a backend that is no more"
         );
-        assert_eq!(choose(Some(1), Some(1)), placed);
+        assert_eq!(choose(Some(1), Some(1)), choose(None, Some(1)));
     }
 }
 
 #[test]
 fn a_draining_backend_keeps_its_place_and_a_disabled_one_has_none() {
-    let members = [State::Draining, State::Active, State::Disabled, State::Draining, State::Active];
+    let members = [
+        State::Draining,
+        State::Active,
+        State::Disabled,
+        State::Draining,
+        State::Active,
+    ];
     let mixed = backends(&members.map(|state| (1, state)));
     for method in [Method::Rendezvous, Method::Python64, Method::Python32] {
         let placement = Placement::fixed(method);
@@ -92,7 +98,10 @@ fn a_draining_backend_keeps_its_place_and_a_disabled_one_has_none() {
                 _ => in_service,
             };
             let in_service: Vec<usize> = in_service.into_iter().filter(|&i| i != 2).collect();
-            assert_eq!(mixed.preference(site.as_bytes(), None, &placement), in_service);
+            assert_eq!(
+                mixed.preference(site.as_bytes(), None, &placement),
+                in_service
+            );
         }
     }
 }

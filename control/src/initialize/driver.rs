@@ -184,7 +184,8 @@ impl Driver {
                         emptied = is,
                         "{}",
                         match is {
-                            true => "this backend wakes no more sites: it is being drained, or disabled",
+                            true =>
+                                "this backend wakes no more sites: it is being drained, or disabled",
                             false => "this backend wakes sites again",
                         }
                     );
