@@ -5,7 +5,7 @@ use askama::Template;
 
 use crate::escape::{IniValue, Refused};
 use crate::initialize::words::Generation;
-use crate::model::{EntryPoint, Site, SiteId, Span};
+use crate::model::{EntryPoint, Idle, Site, SiteId, Span};
 
 /// What can keep a site's configuration from being written.
 #[derive(Debug, thiserror::Error)]
@@ -45,7 +45,7 @@ pub struct Defaults {
     /// Processes of each site.
     pub workers: u16,
     /// After how long without a request a site sleeps, unless it says otherwise.
-    pub idle: Span,
+    pub idle: Idle,
     /// The longest queue: never above what the kernel allows, or uWSGI refuses to start.
     pub backlog: u32,
     /// The operator's own lines.
@@ -67,8 +67,13 @@ struct VassalIni<'a> {
     venv: Option<IniValue>,
     domain: IniValue,
     backlog: u32,
-    idle: u64,
+    idle: Option<u64>,
     snippets: &'a str,
+}
+
+/// The platform decides when a site sleeps. If it cannot, for want of a daemon or of nginx's counters, uWSGI does, much later.
+fn safety_net(idle: Span) -> u64 {
+    idle.whole_seconds() * 4 + 600
 }
 
 /// The configuration of `site` on a machine with these `defaults`.
@@ -92,7 +97,7 @@ pub fn render(site: &Site, defaults: &Defaults) -> Result<String, VassalError> {
             .transpose()?,
         domain: value("its domain", site.domain.as_str())?,
         backlog: defaults.backlog,
-        idle: site.idle.unwrap_or(defaults.idle).whole_seconds(),
+        idle: site.idle.unwrap_or(defaults.idle).span().map(safety_net),
         snippets: &defaults.snippets,
     };
     Ok(vassal.render()?)
@@ -111,7 +116,7 @@ mod tests {
             directory: AbsolutePath::parse("/srv/100% mine").unwrap(),
             entry: EntryPoint::parse("web/app.py:app").unwrap(),
             venv: None,
-            idle: Some(Span::from_millis(1500).unwrap()),
+            idle: Some(Idle::parse("1500ms").unwrap()),
             enabled: true,
             pin: None,
         }
@@ -120,7 +125,7 @@ mod tests {
     fn defaults() -> Defaults {
         Defaults {
             workers: 2,
-            idle: Span::seconds(600),
+            idle: Idle::parse("10m").unwrap(),
             backlog: 1024,
             snippets: "harakiri = 60\n".to_owned(),
         }
@@ -133,7 +138,7 @@ mod tests {
             "chdir = /srv/100%% mine",
             "wsgi-file = web/app.py",
             "callable = app",
-            "idle = 2",
+            "idle = 608",
             "listen = 1024",
             "harakiri = 60",
             "strict = true",
@@ -145,6 +150,12 @@ mod tests {
             );
         }
         assert!(!text.contains("virtualenv"));
+        let sleepless = Site {
+            idle: Some(Idle::Never),
+            ..site()
+        };
+        let sleepless = render(&sleepless, &defaults()).unwrap();
+        assert!(!sleepless.contains("idle"), "{sleepless}");
         assert_eq!(text, render(&site(), &defaults()).unwrap());
     }
 

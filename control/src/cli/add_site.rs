@@ -6,7 +6,7 @@ use super::output::json;
 use super::site::{Shown, names, pin, typed_path};
 use super::{CliError, Format};
 use crate::model::{
-    AbsolutePath, BackendName, Domain, EntryPoint, NewSite, Span, UserName, parse_domain,
+    AbsolutePath, BackendName, Domain, EntryPoint, Idle, NewSite, UserName, parse_domain,
 };
 use crate::registry::Edit;
 use serde::Deserialize;
@@ -31,9 +31,9 @@ pub struct Add {
     /// A virtualenv.
     #[arg(long, value_parser = typed_path)]
     venv: Option<AbsolutePath>,
-    /// After how long without a request it is put to sleep: 10m; without it, as the machine's settings say.
-    #[arg(long)]
-    idle: Option<Span>,
+    /// After how long without a request it is put to sleep: 10m, or never; without it, as the machine's settings say.
+    #[arg(long, value_name = "TIME|never")]
+    idle: Option<Idle>,
     /// The backend it runs on, whatever placement says.
     #[arg(long, value_name = "BACKEND")]
     pin: Option<BackendName>,
@@ -130,7 +130,7 @@ struct Line {
     directory: AbsolutePath,
     entry: String,
     venv: Option<AbsolutePath>,
-    idle: Option<Span>,
+    idle: Option<Idle>,
     enabled: Option<bool>,
     pin: Option<BackendName>,
 }

@@ -4,7 +4,7 @@ use super::machine::{Concerns, Machine};
 use super::output::{Table, facts, json, or_empty};
 use super::{CliError, Format};
 use crate::model::{
-    AbsolutePath, BackendId, BackendName, Domain, EntryPoint, Site, Span, UserName, parse_domain,
+    AbsolutePath, BackendId, BackendName, Domain, EntryPoint, Idle, Site, UserName, parse_domain,
 };
 use crate::registry::{SiteFilter, View};
 use serde::Serialize;
@@ -53,9 +53,9 @@ pub struct Set {
     /// No virtualenv.
     #[arg(long, conflicts_with = "venv")]
     no_venv: bool,
-    /// After how long without a request it is put to sleep: 10m.
-    #[arg(long)]
-    idle: Option<Span>,
+    /// After how long without a request it is put to sleep: 10m, or never.
+    #[arg(long, value_name = "TIME|never")]
+    idle: Option<Idle>,
     /// As the machine's settings say.
     #[arg(long, conflicts_with = "idle")]
     no_idle: bool,

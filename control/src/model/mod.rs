@@ -3,6 +3,7 @@
 mod backend;
 mod domain;
 mod entry;
+mod idle;
 mod site;
 mod span;
 mod user;
@@ -10,6 +11,7 @@ mod user;
 pub use backend::{Backend, BackendKey, BackendName, NewBackend, parse_address, parse_weight};
 pub use domain::parse_domain;
 pub use entry::EntryPoint;
+pub use idle::Idle;
 pub use routing::{Domain, Method, Placement, SlowChange, State, Weight};
 pub use site::{AbsolutePath, NewSite, Site};
 pub use span::Span;

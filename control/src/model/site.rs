@@ -1,5 +1,5 @@
 //! Sites: one web application under one primary domain.
-use super::{BackendId, Domain, EntryPoint, Invalid, SiteId, Span, UserName, text_type};
+use super::{BackendId, Domain, EntryPoint, Idle, Invalid, SiteId, UserName, text_type};
 use std::path::Path;
 
 /// An absolute path in UTF-8 without control characters and without `.` and `..`, at most 1024 bytes.
@@ -66,7 +66,7 @@ pub struct NewSite {
     /// A virtualenv.
     pub venv: Option<AbsolutePath>,
     /// After how long without a request it is put to sleep; none: as the machine's settings say.
-    pub idle: Option<Span>,
+    pub idle: Option<Idle>,
     /// Whether it is served.
     pub enabled: bool,
     /// The backend it runs on whatever placement says.
@@ -89,7 +89,7 @@ pub struct Site {
     /// A virtualenv.
     pub venv: Option<AbsolutePath>,
     /// After how long without a request it is put to sleep; none: as the machine's settings say.
-    pub idle: Option<Span>,
+    pub idle: Option<Idle>,
     /// Whether it is served.
     pub enabled: bool,
     /// The backend it runs on whatever placement says.
