@@ -8,6 +8,7 @@
 //! | `notice` | what a site's uWSGI says |
 //! | `reject` | queues that nobody will serve |
 //! | `adopt` | sites that were running before the daemon was |
+pub mod admission;
 pub mod adopt;
 pub mod driver;
 pub mod held;
@@ -15,10 +16,12 @@ pub mod launching;
 pub mod machine;
 #[cfg(test)]
 mod machine_tests;
+pub mod memory;
 pub mod notice;
 pub mod prepare;
 pub mod queue;
 pub mod reject;
 #[cfg(test)]
 mod simulation;
+pub mod sleeping;
 pub mod words;
