@@ -204,7 +204,7 @@ impl Checked<'_> {
             connect_timeout,
             read_timeout: self.span("balancer.read_timeout", raw.read_timeout, "75s")?,
             default_server: raw.default_server.unwrap_or(true),
-            keepalive: raw.keepalive.unwrap_or(64),
+            keepalive: raw.keepalive.unwrap_or(1024),
         })
     }
 

@@ -18,11 +18,14 @@ use crate::activity::Counters;
 use crate::balancer::Hash;
 use crate::fallback::Settings;
 use crate::ffi::conf::{Conf, Directive, Refusal, milliseconds};
+use crate::ffi::keepalive::Keepalive;
 use crate::ffi::mapping;
 use crate::ffi::upstream::Upstream;
 
+mod keepalive;
 mod socket;
 
+pub(crate) use keepalive::PaasKeepalive;
 use socket::Pattern;
 
 /// For how many sites a worker can count at once unless it is said.
@@ -47,6 +50,8 @@ pub(crate) struct ServerConf {
     socket: Option<Rc<Pattern>>,
     /// Upstream blocks only.
     pub(crate) hash: Option<Hash>,
+    /// Upstream blocks only. Its address is known to connections.
+    pub(crate) keepalive: Option<Box<Keepalive>>,
 }
 
 /// The configuration of a location.
@@ -104,6 +109,13 @@ pub(crate) fn check<'c>(
         ));
     }
     for (block, part) in blocks {
+        if let (None, Some(keepalive)) = (&part.hash, &part.keepalive) {
+            return Err(format!(
+                "upstream \"{}\": \"paas_keepalive\"{} works with \"paas_hash\" only: add it, or write \"keepalive NUMBER;\"",
+                String::from_utf8_lossy(block.name()),
+                keepalive.place()
+            ));
+        }
         if let Some(hash) = &part.hash
             && hash.over.is_none()
         {
@@ -249,7 +261,8 @@ impl Directive for PaasHash {
         let block = Upstream::current(conf).ok_or("is not in an upstream block")?;
         if block.has_method() {
             return Err("a balancing method or \"keepalive\" comes before it in the same upstream block: remove other \
-                        methods, and write \"keepalive\" below \"paas_hash\""
+                        methods, and write \"paas_keepalive NUMBER;\" in place of \"keepalive NUMBER;\" (or \"keepalive\" below \
+                        \"paas_hash\")"
                 .to_owned());
         }
         let (mut key, mut method) = (None, None);
@@ -278,12 +291,7 @@ impl Directive for PaasHash {
             }
             block.add_placeholder(conf).ok_or("out of memory")?;
         }
-        part.hash = Some(Hash {
-            key,
-            method: method.unwrap_or_default(),
-            place: conf.place(),
-            over: None,
-        });
+        part.hash = Some(Hash::new(key, method.unwrap_or_default(), conf.place()));
         block.claim();
         Ok(())
     }
