@@ -425,7 +425,7 @@ impl World {
         let early = matches!(
             event,
             Event::Passed {
-                deadline: Deadline::Start | Deadline::Drain | Deadline::Doze | Deadline::Stop,
+                deadline: Deadline::Start | Deadline::Drain | Deadline::Stop,
                 ..
             }
         ) && self.dice.roll(4) != 0;

@@ -211,8 +211,6 @@ pub enum Deadline {
     Start,
     /// What is under way must be done.
     Drain,
-    /// A site that nobody needs must be asleep.
-    Doze,
     /// The processes must have ended.
     Stop,
 }

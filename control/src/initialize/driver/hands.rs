@@ -5,7 +5,11 @@ use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::Path;
 use std::sync::Arc;
 
+use std::time::Duration;
+
 use rustix::process::{Resource, Signal, getrlimit, pidfd_send_signal};
+
+use tokio::time::timeout;
 
 use super::super::held::{Held, remove_if_there};
 use super::super::launching::Grant;
@@ -17,6 +21,9 @@ use super::{Driver, Life, Message, report};
 use crate::files;
 use crate::model::SiteId;
 use crate::watch::Readable;
+
+/// How long a site that nobody needs waits for its connections to end.
+const DOZE: Duration = Duration::from_secs(5);
 
 impl Driver {
     /// Does one thing; answers what came of it if that is known at once.
@@ -258,12 +265,19 @@ impl Driver {
                 return;
             }
         };
+        let dozes = self.entry(site).machine.is_falling_asleep();
         let reports = self.reports.clone();
         let life = self.life(site, generation);
         life.stop_draining();
         let number = life.drains;
         life.draining = Some(tokio::spawn(async move {
-            connections::none_left(listener, &name).await;
+            let none_left = connections::none_left(listener, &name);
+            if dozes {
+                // What is left after that belongs to nobody who lives, or nginx's counters say otherwise.
+                let _ = timeout(DOZE, none_left).await;
+            } else {
+                none_left.await;
+            }
             report(&reports, Message::Drained(site, generation, number)).await;
         }));
     }

@@ -249,8 +249,6 @@ impl Machine {
     ) {
         match deadline {
             Deadline::Launch | Deadline::Start => self.late(of, deadline, emperor, now, actions),
-            // Somebody is still served, so somebody needs it.
-            Deadline::Doze => self.needed(of, now, actions),
             Deadline::Drain => self.drained(of, actions),
             Deadline::Stop => {
                 let is_retiring = self

@@ -18,7 +18,6 @@ impl Machine {
             self.early_crashes = 0;
             actions.push(Action::Withdraw(of));
             actions.push(Action::Drain(of));
-            actions.push(Action::Remind(of, Deadline::Doze, self.limits.drain));
             self.state = State::Stopping {
                 generation: of,
                 told: false,
