@@ -13,7 +13,8 @@ use std::sync::mpsc::{Receiver, channel};
 use std::time::{Duration, Instant};
 
 use control::model::{
-    AbsolutePath, EntryPoint, Idle, NewSite, Site, SiteId, UserName, parse_domain,
+    AbsolutePath, Application, EntryPoint, Idle, NewSite, Site, SiteId, SiteSettings, UserName,
+    parse_domain,
 };
 use control::settings::Settings;
 use control::{emperor, registry};
@@ -238,11 +239,12 @@ impl Backend {
             user,
             domain: parse_domain(&format!("{name}.example")).unwrap(),
             directory: AbsolutePath::parse(directory.to_str().unwrap()).unwrap(),
-            entry: EntryPoint::parse("app").unwrap(),
+            application: Application::Wsgi(EntryPoint::parse("app").unwrap()),
             venv: None,
             idle,
             enabled: true,
             pin: None,
+            settings: SiteSettings::default(),
         };
         let site = edit.add_site(&site).unwrap();
         edit.commit().unwrap();
