@@ -147,6 +147,8 @@ pub struct Balancer {
     pub default_server: bool,
     /// Idle connections to backends that each worker keeps.
     pub keepalive: u16,
+    /// When a backend that fails is left out.
+    pub eject: Eject,
 }
 
 /// Where a certificate lies.
@@ -274,11 +276,14 @@ impl Settings {
     }
 }
 
+#[path = "settings_eject.rs"]
+mod eject;
 #[path = "settings_file.rs"]
 mod toml_file;
 #[path = "settings_waking.rs"]
 mod waking;
 
+pub use eject::Eject;
 pub use waking::Waking;
 
 #[cfg(test)]

@@ -45,6 +45,7 @@ struct BalancerFile {
     read_timeout: Option<String>,
     default_server: Option<bool>,
     keepalive: Option<u16>,
+    eject: eject::EjectFile,
 }
 
 #[derive(Deserialize, Default)]
@@ -205,6 +206,7 @@ impl Checked<'_> {
             read_timeout: self.span("balancer.read_timeout", raw.read_timeout, "75s")?,
             default_server: raw.default_server.unwrap_or(true),
             keepalive: raw.keepalive.unwrap_or(1024),
+            eject: self.eject(raw.eject)?,
         })
     }
 
@@ -265,7 +267,7 @@ impl Checked<'_> {
             .map(|name| name.to_string())
     }
 
-    fn span(
+    pub(super) fn span(
         &self,
         key: &'static str,
         text: Option<String>,
