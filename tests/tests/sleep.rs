@@ -3,8 +3,6 @@
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
-use std::os::unix::net::UnixStream;
-use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Barrier};
 use std::thread::{self, JoinHandle};
@@ -12,9 +10,7 @@ use std::time::{Duration, Instant};
 
 use paas_tests::apps::Recorder;
 use paas_tests::platform::Options;
-use paas_tests::process::{self, Seen};
-use paas_tests::{Connection, Platform, Request, Root, nginx, wait};
-use rustix::process::Signal;
+use paas_tests::{Connection, Platform, Request, Root, wait};
 
 /// How often sites fall asleep under requests in a test.
 fn sleeps() -> usize {
@@ -23,21 +19,6 @@ fn sleeps() -> usize {
     } else {
         24
     }
-}
-
-fn master(platform: &Platform<'_>, domain: &str) -> u32 {
-    let answer = platform.get(domain, "/");
-    answer
-        .header("x-master")
-        .and_then(|pid| pid.parse().ok())
-        .unwrap_or_else(|| panic!("{answer:?}"))
-}
-
-fn wait_for_sleep(platform: &Platform<'_>, domain: &str) {
-    let socket = platform.site_socket(domain);
-    wait::until_true(&format!("{domain} to sleep"), || {
-        !socket.exists() && platform.vassals(domain).is_empty()
-    });
 }
 
 /// The visitors of one site: in every round each of them comes once, somewhere between a little before the site has been idle
