@@ -240,7 +240,10 @@ impl Checked<'_> {
             socket_path,
             read_timeout: self.span("backend.read_timeout", raw.read_timeout, "70s")?,
             start_timeout: self.span("backend.start_timeout", raw.start_timeout, "60s")?,
-            idle: self.span("backend.idle", raw.idle, "10m")?,
+            idle: self.check(
+                "backend.idle",
+                Idle::parse(raw.idle.as_deref().unwrap_or("10m")),
+            )?,
             uwsgi: self.path(
                 "backend.uwsgi",
                 raw.uwsgi.as_deref().unwrap_or("/usr/bin/uwsgi"),

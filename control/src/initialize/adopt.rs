@@ -85,6 +85,7 @@ fn take(
         adopted,
         held,
         process,
+        idle: place.idle(&row),
     })
 }
 
