@@ -373,3 +373,22 @@ fn other_servers_serve_descriptor_zero() {
         eprintln!("no node: skipped");
     }
 }
+
+#[test]
+fn one_that_nobody_visits_sleeps_and_wakes_again() {
+    let root = Root::new();
+    let platform = Platform::start(&root);
+    let site = Server::add(&root, &platform);
+    platform
+        .paasctl()
+        .ok(&["set-site", "c.test", "--idle", "1s"]);
+    let pid = site.pid();
+    wait::until_true("its end", || Seen::look(pid).is_none());
+    wait::until_true("its vassal file to be gone", || {
+        platform.vassals("c.test").is_empty()
+    });
+    assert_eq!(site.notes("stops"), [pid.to_string()], "it was asked to");
+    assert_ne!(site.pid(), pid);
+    assert_eq!(site.notes("starts").len(), 2);
+    platform.assert_healthy();
+}

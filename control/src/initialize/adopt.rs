@@ -92,6 +92,7 @@ fn take(
         held,
         process,
         probe,
+        idle: place.idle(&row),
     })
 }
 
