@@ -24,10 +24,10 @@ use super::launching::Question;
 use super::machine::{Adopted, Limits, Machine, Shown};
 use super::notice::Notice;
 use super::prepare::{Place, Prepared, SharedRegistry, Unprepared};
-use super::probe::ProbeError;
+use super::probe::{self, ProbeError};
 use super::words::{Answer, Deadline, Event, Generation, Now, Order, Visit, Visitor};
 use crate::emperor::Alarm;
-use crate::model::{Idle, SiteId};
+use crate::model::{Idle, Protocol, SiteId};
 use crate::settings::Waking;
 use crate::watch::Readable;
 
@@ -93,6 +93,8 @@ struct Life {
     prepared: Option<Prepared>,
     process: Option<Arc<Readable>>,
     listening: Option<JoinHandle<()>>,
+    /// How it is asked whether it works; known as soon as it is prepared or taken over.
+    probe: Option<probe::Request>,
     draining: Option<JoinHandle<()>>,
     /// How often it was drained or kept from it: an older drain's end means nothing.
     drains: u32,
@@ -113,6 +115,8 @@ pub struct Found {
     pub held: Held,
     /// Its process.
     pub process: OwnedFd,
+    /// How it is asked whether it works.
+    pub probe: probe::Request,
     /// After how long without a request it sleeps.
     pub idle: Idle,
 }
@@ -171,10 +175,17 @@ impl Driver {
         for found in found {
             let generation = found.adopted.generation();
             sites.entry(found.site).or_default().push(found.adopted);
+            let protocol = found.probe.protocol;
             let life = self.life(found.site, generation);
             life.held = Some(found.held);
+            life.probe = Some(found.probe);
             life.idle = Some(found.idle);
-            if !matches!(found.adopted, Adopted::Ending { told: true, .. }) {
+            // A command says nothing more once it has the site's name.
+            let may_say = match protocol {
+                Protocol::Uwsgi => !matches!(found.adopted, Adopted::Ending { told: true, .. }),
+                Protocol::Http => matches!(found.adopted, Adopted::Private { .. }),
+            };
+            if may_say {
                 self.listen(found.site, generation);
             }
             self.watch(found.site, generation, found.process);
@@ -229,6 +240,10 @@ impl Driver {
                 self.step(site, Event::LaunchAsked(generation));
             }
             Message::Noticed(site, generation, Notice::Ready) => {
+                let held = self.held(site, generation);
+                if let Some(Err(problem)) = held.map(Held::lengthen_queue) {
+                    tracing::warn!(%site, %problem, "cannot lengthen a socket's queue");
+                }
                 self.step(site, Event::Ready(generation))
             }
             Message::Noticed(site, generation, Notice::Stopping) => {

@@ -197,10 +197,7 @@ pub fn prepare(
         order,
         config,
         held,
-        probe: probe::Request {
-            host: site.domain.to_string(),
-            target: "/".to_owned(),
-        },
+        probe: probe::Request::to(&site),
     })
 }
 

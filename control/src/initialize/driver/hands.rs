@@ -13,13 +13,13 @@ use tokio::time::timeout;
 
 use super::super::held::{Held, remove_if_there};
 use super::super::launching::Grant;
-use super::super::notice::Notices;
+use super::super::notice::{Notice, Notices};
 use super::super::prepare::{Prepared, Unprepared, prepare};
 use super::super::words::{Action, Deadline, Event, Failure, Generation, Reason, Socket};
 use super::super::{connections, probe, reject};
 use super::{Driver, Life, Message, report};
 use crate::files;
-use crate::model::SiteId;
+use crate::model::{Protocol, SiteId};
 use crate::watch::Readable;
 
 /// How long a site that nobody needs waits for its connections to end.
@@ -128,6 +128,7 @@ impl Driver {
             Ok(mut prepared) if wanted => {
                 let life = self.life(site, generation);
                 life.held = prepared.held.take().or(life.held.take());
+                life.probe = Some(prepared.probe.clone());
                 life.idle = Some(prepared.idle);
                 life.prepared = Some(prepared);
                 if let Some(held) = self.held(site, generation) {
@@ -208,9 +209,23 @@ impl Driver {
         });
     }
 
-    /// Reports what the site's uWSGI says.
+    /// Reports what the site's uWSGI says. A command says nothing: its first answer tells that it serves.
     pub(super) fn listen(&mut self, site: SiteId, generation: Generation) {
         let reports = self.reports.clone();
+        let life = self.life(site, generation);
+        if let (Some(held), Some(request)) = (&life.held, &life.probe)
+            && request.protocol == Protocol::Http
+        {
+            let (socket, request) = (held.name().to_owned(), request.clone());
+            let task = tokio::spawn(async move {
+                probe::until_served(&socket, &request).await;
+                report(&reports, Message::Noticed(site, generation, Notice::Ready)).await;
+            });
+            if let Some(earlier) = life.listening.replace(task) {
+                earlier.abort();
+            }
+            return;
+        }
         let mut notices = match Notices::open(&self.place.notice(site, generation)) {
             Ok(notices) => notices,
             Err(problem) => {
@@ -237,10 +252,10 @@ impl Driver {
         else {
             return;
         };
-        let (Some(held), Some(prepared)) = (&life.held, &life.prepared) else {
+        let (Some(held), Some(request)) = (&life.held, &life.probe) else {
             return;
         };
-        let (socket, request) = (held.own_name().to_owned(), prepared.probe.clone());
+        let (socket, request) = (held.own_name().to_owned(), request.clone());
         let reports = self.reports.clone();
         tokio::spawn(async move {
             let outcome = probe::send(&socket, &request).await;
@@ -323,7 +338,8 @@ impl Driver {
             generation,
         };
         if let Some(held) = life.held {
-            reject::release(held, site, failure.unwrap_or(late));
+            let protocol = life.probe.map(|probe| probe.protocol).unwrap_or_default();
+            reject::release(held, site, protocol, failure.unwrap_or(late));
         }
     }
 
