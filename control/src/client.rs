@@ -11,6 +11,9 @@ use std::time::Duration;
 /// How long the daemon may take to bring the table up to date (a million sites anew take some seconds).
 const PATIENCE: Duration = Duration::from_secs(30);
 
+/// Of a machine whose settings are not read here.
+const CONTROL_SOCKET: &str = "run/paas/control.sock";
+
 /// What came of `POST /refresh`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Refreshed {
@@ -32,7 +35,10 @@ pub fn refresh(settings: &Settings) -> Refreshed {
         Err(error) => return Refreshed::Failed(error.to_string()),
     };
     let socket = settings.paths().control_socket();
-    let neighbours = neighbours(settings);
+    let sockets = neighbours(settings)
+        .into_iter()
+        .map(|root| root.join(CONTROL_SOCKET));
+    let neighbours: Vec<_> = sockets.filter(|socket| socket.exists()).collect();
     runtime.block_on(async {
         let all = async {
             let answer = post(&socket, "/refresh").await;
@@ -49,23 +55,24 @@ pub fn refresh(settings: &Settings) -> Refreshed {
     })
 }
 
-/// The control sockets of the other machines that `paasctl up` composes around one registry file: so that a command
-/// returns when all of them route what it added.
-fn neighbours(settings: &Settings) -> Vec<std::path::PathBuf> {
-    let own = settings.paths().control_socket();
+/// The roots of the other machines that `paasctl up` composes around one registry file: so that a command returns when all of
+/// them route what it added, and finds what lies on them.
+pub fn neighbours(settings: &Settings) -> Vec<std::path::PathBuf> {
     let around = settings.paths().registry().parent();
     if around != settings.paths().root().parent() {
         return Vec::new();
     }
     let roots = around.and_then(|directory| std::fs::read_dir(directory).ok());
-    let sockets = roots
+    let roots = roots
         .into_iter()
         .flatten()
         .flatten()
-        .map(|root| root.path().join("run/paas/control.sock"));
-    sockets
-        .filter(|socket| *socket != own && socket.exists())
-        .collect()
+        .map(|root| root.path());
+    let mut roots: Vec<_> = roots
+        .filter(|root| root != settings.paths().root() && root.join("etc/paas").is_dir())
+        .collect();
+    roots.sort();
+    roots
 }
 
 async fn post(socket: &Path, path: &str) -> Refreshed {

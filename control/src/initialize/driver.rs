@@ -3,7 +3,9 @@
 //! It never waits: what takes time runs in tasks of its own, which report back by messages. Small files in `run/` are written
 //! and removed right here.
 
+mod admitting;
 mod hands;
+mod sleeping;
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::os::fd::OwnedFd;
@@ -14,15 +16,19 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
 
+use self::admitting::Bounds;
+use self::sleeping::Counters;
+use super::admission::Admission;
 use super::held::Held;
 use super::launching::Question;
 use super::machine::{Adopted, Limits, Machine, Shown};
 use super::notice::Notice;
 use super::prepare::{Place, Prepared, SharedRegistry, Unprepared};
-use super::probe::ProbeError;
+use super::probe::{self, ProbeError};
 use super::words::{Answer, Deadline, Event, Generation, Now, Order, Visit, Visitor};
 use crate::emperor::Alarm;
-use crate::model::SiteId;
+use crate::model::{Idle, Protocol, SiteId};
+use crate::settings::Waking;
 use crate::watch::Readable;
 
 /// What reaches the driver.
@@ -42,12 +48,14 @@ pub enum Message {
     Exited(SiteId, Generation),
     /// A reload's application has answered its probe: well, or why not.
     Probed(SiteId, Generation, Result<(), ProbeError>),
-    /// No connection to a generation's socket is left.
-    Drained(SiteId, Generation),
+    /// No connection to a generation's socket is left; the number is that of the drain.
+    Drained(SiteId, Generation, u32),
     /// A deadline has passed.
     Passed(SiteId, Generation, Deadline),
     /// A new Emperor lives.
     EmperorArrived(OwnedFd),
+    /// The registry says after how long the site sleeps.
+    Settled(SiteId, Idle),
     /// The registry says the site is off or gone.
     Retired(SiteId),
     /// Which sites do not sleep, and what they do.
@@ -72,6 +80,10 @@ struct Entry {
     lives: BTreeMap<Generation, Life>,
     /// A launcher that waits for its answer: the machine gives it at once.
     question: Option<Question>,
+    /// Its last start failed.
+    failed: bool,
+    /// Those who waited for the start under way have all gone.
+    deserted: bool,
 }
 
 /// Everything that belongs to one generation of a site.
@@ -81,6 +93,15 @@ struct Life {
     prepared: Option<Prepared>,
     process: Option<Arc<Readable>>,
     listening: Option<JoinHandle<()>>,
+    /// How it is asked whether it works; known as soon as it is prepared or taken over.
+    probe: Option<probe::Request>,
+    draining: Option<JoinHandle<()>>,
+    /// How often it was drained or kept from it: an older drain's end means nothing.
+    drains: u32,
+    /// After how long without a request it sleeps.
+    idle: Option<Idle>,
+    /// When it was ready, in the counters' time.
+    since: Option<u64>,
 }
 
 /// A generation that was found running.
@@ -94,6 +115,10 @@ pub struct Found {
     pub held: Held,
     /// Its process.
     pub process: OwnedFd,
+    /// How it is asked whether it works.
+    pub probe: probe::Request,
+    /// After how long without a request it sleeps.
+    pub idle: Idle,
 }
 
 /// Owns every site of this machine.
@@ -104,8 +129,13 @@ pub struct Driver {
     limits: Limits,
     reports: mpsc::Sender<Message>,
     sites: HashMap<SiteId, Entry>,
-    waiting: HashMap<Visitor, oneshot::Sender<Answer>>,
+    waiting: HashMap<Visitor, (SiteId, oneshot::Sender<Answer>)>,
     visitors: u64,
+    bounds: Bounds,
+    admission: Admission,
+    /// The generations that wait for their turn.
+    asking: HashMap<SiteId, Generation>,
+    counters: Counters,
     emperor: Option<OwnedFd>,
     born: Instant,
 }
@@ -117,9 +147,15 @@ impl Driver {
         registry: SharedRegistry,
         alarm: Alarm,
         limits: Limits,
+        waking: &Waking,
         reports: mpsc::Sender<Message>,
     ) -> Driver {
+        let bounds = Bounds::new(waking);
         Driver {
+            counters: Counters::new(&place.paths),
+            admission: Driver::new_admission(&bounds),
+            bounds,
+            asking: HashMap::new(),
             place,
             registry,
             alarm,
@@ -139,8 +175,17 @@ impl Driver {
         for found in found {
             let generation = found.adopted.generation();
             sites.entry(found.site).or_default().push(found.adopted);
-            self.life(found.site, generation).held = Some(found.held);
-            if !matches!(found.adopted, Adopted::Ending { told: true, .. }) {
+            let protocol = found.probe.protocol;
+            let life = self.life(found.site, generation);
+            life.held = Some(found.held);
+            life.probe = Some(found.probe);
+            life.idle = Some(found.idle);
+            // A command says nothing more once it has the site's name.
+            let may_say = match protocol {
+                Protocol::Uwsgi => !matches!(found.adopted, Adopted::Ending { told: true, .. }),
+                Protocol::Http => matches!(found.adopted, Adopted::Private { .. }),
+            };
+            if may_say {
                 self.listen(found.site, generation);
             }
             self.watch(found.site, generation, found.process);
@@ -159,19 +204,33 @@ impl Driver {
 
     /// Serves messages until the last sender but its own is gone; sites go on running.
     pub async fn run(mut self, mut messages: mpsc::Receiver<Message>) {
-        while let Some(message) = messages.recv().await {
-            self.take(message);
+        self.counters.wake();
+        loop {
+            tokio::select! {
+                message = messages.recv() => match message {
+                    Some(message) => self.take(message),
+                    None => return,
+                },
+                () = self.counters.due() => self.put_to_sleep(),
+            }
+            self.admit_starts();
         }
     }
 
     fn take(&mut self, message: Message) {
         match message {
             Message::Visited(site, visit, answer) => {
-                let visitor = self.admit(answer);
+                if let Some(refusal) = self.turn_away(site, visit) {
+                    // nginx may have given up waiting.
+                    let _ = answer.send(refusal);
+                    return;
+                }
+                let visitor = self.receive(site, answer);
                 self.step(site, Event::Visited(visitor, visit));
+                self.hurry(site);
             }
             Message::Ordered(site, order, answer) => {
-                let visitor = self.admit(answer);
+                let visitor = self.receive(site, answer);
                 self.step(site, Event::Ordered(visitor, order));
             }
             Message::Prepared(site, generation, result) => self.prepared(site, generation, *result),
@@ -181,6 +240,10 @@ impl Driver {
                 self.step(site, Event::LaunchAsked(generation));
             }
             Message::Noticed(site, generation, Notice::Ready) => {
+                let held = self.held(site, generation);
+                if let Some(Err(problem)) = held.map(Held::lengthen_queue) {
+                    tracing::warn!(%site, %problem, "cannot lengthen a socket's queue");
+                }
                 self.step(site, Event::Ready(generation))
             }
             Message::Noticed(site, generation, Notice::Stopping) => {
@@ -193,7 +256,16 @@ impl Driver {
                 }
                 self.step(site, Event::Probed(generation, outcome.is_ok()));
             }
-            Message::Drained(site, generation) => self.step(site, Event::Drained(generation)),
+            Message::Drained(site, generation, number) => {
+                let life = self
+                    .sites
+                    .get(&site)
+                    .and_then(|entry| entry.lives.get(&generation));
+                if life.is_some_and(|life| life.drains == number) {
+                    self.drained(site, generation);
+                }
+            }
+            Message::Settled(site, idle) => self.settled(site, idle),
             Message::Exited(site, generation) => {
                 let queued = self.held(site, generation).is_some_and(Held::is_queued);
                 let emperor = self.emperor_lives();
@@ -250,10 +322,10 @@ impl Driver {
         }
     }
 
-    fn admit(&mut self, answer: oneshot::Sender<Answer>) -> Visitor {
+    fn receive(&mut self, site: SiteId, answer: oneshot::Sender<Answer>) -> Visitor {
         self.visitors += 1;
         let visitor = Visitor(self.visitors);
-        self.waiting.insert(visitor, answer);
+        self.waiting.insert(visitor, (site, answer));
         visitor
     }
 
@@ -283,6 +355,7 @@ impl Driver {
                 events.extend(self.act(site, action));
             }
         }
+        self.make_room(site);
         let now = self.now();
         if self
             .sites
@@ -300,6 +373,8 @@ impl Entry {
             machine,
             lives: BTreeMap::new(),
             question: None,
+            failed: false,
+            deserted: false,
         }
     }
 }

@@ -10,6 +10,7 @@
 //! | `connections` | what a generation still has to answer |
 //! | `reject` | queues that nobody will serve |
 //! | `adopt` | sites that were running before the daemon was |
+pub mod admission;
 pub mod adopt;
 pub mod connections;
 pub mod driver;
@@ -18,6 +19,7 @@ pub mod launching;
 pub mod machine;
 #[cfg(test)]
 mod machine_tests;
+pub mod memory;
 pub mod notice;
 pub mod order;
 pub mod prepare;
@@ -26,4 +28,5 @@ pub mod queue;
 pub mod reject;
 #[cfg(test)]
 mod simulation;
+pub mod sleeping;
 pub mod words;

@@ -88,6 +88,8 @@ pub enum Reason {
     Disabled,
     /// The site runs, and more requests wait for it than its queue holds.
     Overloaded,
+    /// More requests wait for starts than the machine takes.
+    Crowded,
     /// The site is being stopped; it can be asked for again at once.
     Restarting,
     /// The new code of a reload answered its probe badly, or not at all.
@@ -105,6 +107,7 @@ impl Reason {
             Reason::Crashing => "crashing",
             Reason::Disabled => "disabled",
             Reason::Overloaded => "overloaded",
+            Reason::Crowded => "too-many-parked",
             Reason::Restarting => "restarting",
             Reason::ProbeFailed => "probe-failed",
         }
@@ -114,6 +117,7 @@ impl Reason {
     pub fn retry_after(self) -> u32 {
         match self {
             Reason::Overloaded | Reason::Restarting => 1,
+            Reason::Crowded => 3,
             Reason::NoEmperor => 5,
             Reason::StartFailed
             | Reason::StartTimeout
@@ -254,6 +258,12 @@ pub enum Event {
     },
     /// A new Emperor has started; it knows nothing of what the one before it was asked.
     EmperorArrived,
+    /// The start may begin: the machine bears it.
+    Admitted(Generation),
+    /// Nobody has visited the site for as long as it stays awake.
+    Idle(Generation),
+    /// Requests of the site are in flight.
+    Needed(Generation),
     /// The registry says the site is off or gone.
     Retired,
 }
@@ -265,7 +275,7 @@ pub enum Action {
     Answer(Visitor, Answer),
     /// Find out whether the site's name leads to the held socket and whether its queue is full.
     Look(Visitor),
-    /// Read the site's row; make its log directory and its notice pipe; get the socket.
+    /// As soon as the machine bears it ([`Event::Admitted`]): read the site's row; make its log directory and its notice pipe; get the socket.
     Prepare(Generation, Socket),
     /// Write the vassal file unless it is there, and wake the Emperor.
     Start(Generation),

@@ -214,6 +214,7 @@ fn register_variables(conf: Conf<'_>) -> Option<()> {
     variable::register::<variables::Site>(conf)?;
     variable::register::<variables::SiteId>(conf)?;
     variable::register::<variables::Socket>(conf)?;
+    variable::register::<variables::Protocol>(conf)?;
     variable::register::<variables::Backend>(conf)?;
     variable::register::<variables::Sent>(conf)?;
     variable::register::<variables::Idempotent>(conf)?;

@@ -5,18 +5,25 @@ use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::Path;
 use std::sync::Arc;
 
+use std::time::Duration;
+
 use rustix::process::{Resource, Signal, getrlimit, pidfd_send_signal};
+
+use tokio::time::timeout;
 
 use super::super::held::{Held, remove_if_there};
 use super::super::launching::Grant;
-use super::super::notice::Notices;
+use super::super::notice::{Notice, Notices};
 use super::super::prepare::{Prepared, Unprepared, prepare};
 use super::super::words::{Action, Deadline, Event, Failure, Generation, Reason, Socket};
 use super::super::{connections, probe, reject};
-use super::{Driver, Message, report};
+use super::{Driver, Life, Message, report};
 use crate::files;
-use crate::model::SiteId;
+use crate::model::{Protocol, SiteId};
 use crate::watch::Readable;
+
+/// How long a site that nobody needs waits for its connections to end.
+const DOZE: Duration = Duration::from_secs(5);
 
 impl Driver {
     /// Does one thing; answers what came of it if that is known at once.
@@ -24,7 +31,8 @@ impl Driver {
         match action {
             Action::Answer(visitor, answer) => {
                 // nginx may have given up waiting.
-                let _ = self.waiting.remove(&visitor)?.send(answer);
+                let (_, waiting) = self.waiting.remove(&visitor)?;
+                let _ = waiting.send(answer);
             }
             Action::Look(visitor) => {
                 let generation = self.entry(site).machine.serving()?;
@@ -38,6 +46,11 @@ impl Driver {
             Action::Probe(generation) => self.probe(site, generation),
             Action::Publish(generation) => {
                 tracing::info!(%site, %generation, "ready");
+                self.entry(site).failed = false;
+                let life = self.life(site, generation);
+                life.since = Some(activity::now());
+                life.stop_draining();
+                self.counters.wake();
                 self.rename(
                     site,
                     generation,
@@ -75,7 +88,6 @@ impl Driver {
     }
 
     fn prepare(&mut self, site: SiteId, generation: Generation, socket: Socket) {
-        tracing::info!(%site, %generation, "starting");
         if let Socket::Of(earlier) = socket {
             // Taken over right now: whatever becomes of this start, the socket is its own to release.
             let held = self
@@ -85,6 +97,13 @@ impl Driver {
                 .and_then(|life| life.held);
             self.life(site, generation).held = held;
         }
+        self.entry(site).deserted = false;
+        self.ask(site, generation);
+    }
+
+    /// The machine bears one more start: this one.
+    pub(super) fn begin(&mut self, site: SiteId, generation: Generation) {
+        tracing::info!(%site, %generation, "starting");
         let fresh = self.held(site, generation).is_none();
         let (place, registry, reports) = (
             self.place.clone(),
@@ -109,6 +128,8 @@ impl Driver {
             Ok(mut prepared) if wanted => {
                 let life = self.life(site, generation);
                 life.held = prepared.held.take().or(life.held.take());
+                life.probe = Some(prepared.probe.clone());
+                life.idle = Some(prepared.idle);
                 life.prepared = Some(prepared);
                 if let Some(held) = self.held(site, generation) {
                     mind_the_limit(held);
@@ -188,9 +209,23 @@ impl Driver {
         });
     }
 
-    /// Reports what the site's uWSGI says.
+    /// Reports what the site's uWSGI says. A command says nothing: its first answer tells that it serves.
     pub(super) fn listen(&mut self, site: SiteId, generation: Generation) {
         let reports = self.reports.clone();
+        let life = self.life(site, generation);
+        if let (Some(held), Some(request)) = (&life.held, &life.probe)
+            && request.protocol == Protocol::Http
+        {
+            let (socket, request) = (held.name().to_owned(), request.clone());
+            let task = tokio::spawn(async move {
+                probe::until_served(&socket, &request).await;
+                report(&reports, Message::Noticed(site, generation, Notice::Ready)).await;
+            });
+            if let Some(earlier) = life.listening.replace(task) {
+                earlier.abort();
+            }
+            return;
+        }
         let mut notices = match Notices::open(&self.place.notice(site, generation)) {
             Ok(notices) => notices,
             Err(problem) => {
@@ -217,10 +252,10 @@ impl Driver {
         else {
             return;
         };
-        let (Some(held), Some(prepared)) = (&life.held, &life.prepared) else {
+        let (Some(held), Some(request)) = (&life.held, &life.probe) else {
             return;
         };
-        let (socket, request) = (held.own_name().to_owned(), prepared.probe.clone());
+        let (socket, request) = (held.own_name().to_owned(), request.clone());
         let reports = self.reports.clone();
         tokio::spawn(async move {
             let outcome = probe::send(&socket, &request).await;
@@ -245,11 +280,21 @@ impl Driver {
                 return;
             }
         };
+        let dozes = self.entry(site).machine.is_falling_asleep();
         let reports = self.reports.clone();
-        tokio::spawn(async move {
-            connections::none_left(listener, &name).await;
-            report(&reports, Message::Drained(site, generation)).await;
-        });
+        let life = self.life(site, generation);
+        life.stop_draining();
+        let number = life.drains;
+        life.draining = Some(tokio::spawn(async move {
+            let none_left = connections::none_left(listener, &name);
+            if dozes {
+                // What is left after that belongs to nobody who lives, or nginx's counters say otherwise.
+                let _ = timeout(DOZE, none_left).await;
+            } else {
+                none_left.await;
+            }
+            report(&reports, Message::Drained(site, generation, number)).await;
+        }));
     }
 
     fn rename(
@@ -275,6 +320,7 @@ impl Driver {
 
     fn release(&mut self, site: SiteId, generation: Generation, failure: Option<Failure>) {
         let entry = self.entry(site);
+        entry.failed |= failure.is_some();
         let Some(life) = entry.lives.remove(&generation) else {
             return;
         };
@@ -292,13 +338,24 @@ impl Driver {
             generation,
         };
         if let Some(held) = life.held {
-            reject::release(held, site, failure.unwrap_or(late));
+            let protocol = life.probe.map(|probe| probe.protocol).unwrap_or_default();
+            reject::release(held, site, protocol, failure.unwrap_or(late));
         }
     }
 
     fn remove(&self, path: &Path) {
         if let Err(problem) = remove_if_there(path) {
             tracing::error!(path = %path.display(), %problem, "cannot remove a file");
+        }
+    }
+}
+
+impl Life {
+    /// Whatever is still waited for has nothing to say any more.
+    fn stop_draining(&mut self) {
+        self.drains += 1;
+        if let Some(draining) = self.draining.take() {
+            draining.abort();
         }
     }
 }
