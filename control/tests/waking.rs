@@ -135,7 +135,7 @@ fn a_start_that_fails_is_told_at_once_and_the_next_visit_tries_again() {
         let answer = answer.join().unwrap();
         assert_eq!(
             (answer.status, answer.header("X-Paas-Reason")),
-            (503, Some("start-failed"))
+            (503, Some("import-failed"))
         );
         assert!(answer.header("Retry-After").is_some());
         assert!(
@@ -158,7 +158,7 @@ fn a_start_that_fails_is_told_at_once_and_the_next_visit_tries_again() {
         backend
             .daemon()
             .wait_for(&["does not start", "server.log"])
-            .contains("start-failed")
+            .contains("import-failed")
     );
 
     let repaired = backend.add_site("bert", None, None);
@@ -275,7 +275,7 @@ fn a_queue_whose_site_does_not_come_back_is_answered_with_the_failure() {
         let answer = receive(stream).expect("a queued request was closed unanswered");
         let body = answer.body();
         assert!(
-            answer.status == 503 && body.contains("start-failed"),
+            answer.status == 503 && body.contains("import-failed"),
             "{} {body}",
             answer.status
         );

@@ -88,6 +88,12 @@ fn one(
     };
     if !arguments.no_check {
         application::check(machine, user, directory.as_path(), &application)?;
+        application::compile(
+            machine,
+            user,
+            directory.as_path(),
+            application.venv.as_ref(),
+        )?;
     }
     let new = NewSite {
         user: user.clone(),

@@ -2,6 +2,7 @@
 use super::machine::Machine;
 use super::output::{facts, json, json_line, or_empty};
 use super::{CliError, Format};
+use crate::model::Domain;
 use routing::{Backends, Host};
 use serde::Serialize;
 use std::io::{BufRead, Write};
@@ -87,6 +88,12 @@ pub(super) fn run(
         Some(_) => Ok(ExitCode::FAILURE),
         None => Ok(ExitCode::SUCCESS),
     }
+}
+
+/// The backend that a site's visitors are sent to.
+pub(super) fn backend_of(machine: &Machine, domain: &Domain) -> Result<Option<String>, CliError> {
+    let router = Router::new(machine)?;
+    Ok(router.route(domain.as_str().as_bytes())?.backend)
 }
 
 /// Knows the table as one worker of nginx does.

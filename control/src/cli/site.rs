@@ -1,5 +1,6 @@
 //! `list-sites`, `show-site`, `set-site`, `remove-site`; `add-site` is in `add_site.rs`.
 use super::domain::site_of;
+use super::life::note_reload;
 use super::machine::{Concerns, Machine};
 use super::output::{Table, facts, json, or_empty};
 use super::{CliError, Format};
@@ -268,7 +269,14 @@ pub(super) fn show(
 
 pub(super) fn set(machine: &Machine, arguments: Set, out: &mut dyn Write) -> Result<(), CliError> {
     let domain = arguments.domain.clone();
-    machine.edit(Concerns::Table, |edit| {
+    let concerns_processes = arguments.user.is_some()
+        || arguments.dir.is_some()
+        || arguments.entry.is_some()
+        || arguments.venv.is_some()
+        || arguments.no_venv
+        || arguments.idle.is_some()
+        || arguments.no_idle;
+    let site = machine.edit(Concerns::Table, |edit| {
         let mut site = site_of(edit, &domain)?;
         if let Some(backend) = &arguments.pin {
             site.pin = Some(pin(edit, backend)?);
@@ -286,9 +294,14 @@ pub(super) fn set(machine: &Machine, arguments: Set, out: &mut dyn Write) -> Res
         site.directory = arguments.dir.unwrap_or(site.directory);
         site.entry = arguments.entry.unwrap_or(site.entry);
         site.enabled = arguments.enabled.unwrap_or(site.enabled);
-        Ok(edit.set_site(&site)?)
+        edit.set_site(&site)?;
+        Ok(site)
     })?;
-    Ok(writeln!(out, "set site {domain}")?)
+    writeln!(out, "set site {domain}")?;
+    if concerns_processes && site.enabled {
+        note_reload(machine, &site);
+    }
+    Ok(())
 }
 
 pub(super) fn remove(

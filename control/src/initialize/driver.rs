@@ -4,6 +4,7 @@
 //! and removed right here.
 
 mod hands;
+mod records;
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::os::fd::OwnedFd;
@@ -15,6 +16,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
 
 use super::held::Held;
+use super::history::{self, History, Notes};
 use super::launching::Question;
 use super::machine::{Adopted, Limits, Machine, Shown};
 use super::notice::Notice;
@@ -24,22 +26,28 @@ use super::words::{Answer, Deadline, Event, Generation, Now, Order, Visit, Visit
 use crate::emperor::Alarm;
 use crate::model::SiteId;
 use crate::watch::Readable;
+pub use records::Evidence;
+use records::Record;
 
 /// What reaches the driver.
 #[derive(Debug)]
 pub enum Message {
     /// nginx asks for a site.
-    Visited(SiteId, Visit, oneshot::Sender<Answer>),
+    Visited(SiteId, Visit, oneshot::Sender<Told>),
     /// The operator wants something of a site.
-    Ordered(SiteId, Order, oneshot::Sender<Answer>),
+    Ordered(SiteId, Order, oneshot::Sender<Told>),
     /// A preparation has ended.
     Prepared(SiteId, Generation, Box<Result<Prepared, Unprepared>>),
     /// A launcher asks for its socket.
     LaunchAsked(Question),
     /// A site's uWSGI has said something.
     Noticed(SiteId, Generation, Notice),
+    /// A launcher could not become what it was to be.
+    Complained(SiteId, Generation, String),
     /// A site's processes have ended.
-    Exited(SiteId, Generation),
+    Ended(SiteId, Generation),
+    /// Why a site's processes have ended.
+    Exited(SiteId, Generation, Evidence),
     /// A reload's application has answered its probe: well, or why not.
     Probed(SiteId, Generation, Result<(), ProbeError>),
     /// No connection to a generation's socket is left.
@@ -50,8 +58,19 @@ pub enum Message {
     EmperorArrived(OwnedFd),
     /// The registry says the site is off or gone.
     Retired(SiteId),
+    /// What happened to a site lately.
+    Remembered(SiteId, oneshot::Sender<History>),
     /// Which sites do not sleep, and what they do.
     Asked(oneshot::Sender<Vec<SiteNow>>),
+}
+
+/// What whoever waits for a site is told.
+#[derive(Clone, Debug)]
+pub struct Told {
+    /// What.
+    pub answer: Answer,
+    /// What an error page calls it.
+    pub id: Option<String>,
 }
 
 /// What a site that does not simply sleep is doing.
@@ -72,6 +91,8 @@ struct Entry {
     lives: BTreeMap<Generation, Life>,
     /// A launcher that waits for its answer: the machine gives it at once.
     question: Option<Question>,
+    /// The last request that broke off, and when.
+    incident: Option<(Instant, String)>,
 }
 
 /// Everything that belongs to one generation of a site.
@@ -81,6 +102,7 @@ struct Life {
     prepared: Option<Prepared>,
     process: Option<Arc<Readable>>,
     listening: Option<JoinHandle<()>>,
+    record: Record,
 }
 
 /// A generation that was found running.
@@ -104,7 +126,8 @@ pub struct Driver {
     limits: Limits,
     reports: mpsc::Sender<Message>,
     sites: HashMap<SiteId, Entry>,
-    waiting: HashMap<Visitor, oneshot::Sender<Answer>>,
+    waiting: HashMap<Visitor, oneshot::Sender<Told>>,
+    notes: Notes,
     visitors: u64,
     emperor: Option<OwnedFd>,
     born: Instant,
@@ -120,6 +143,7 @@ impl Driver {
         reports: mpsc::Sender<Message>,
     ) -> Driver {
         Driver {
+            notes: history::keep(place.history.clone()),
             place,
             registry,
             alarm,
@@ -139,7 +163,10 @@ impl Driver {
         for found in found {
             let generation = found.adopted.generation();
             sites.entry(found.site).or_default().push(found.adopted);
-            self.life(found.site, generation).held = Some(found.held);
+            let record = Record::adopted(&self.place.history, found.site, generation);
+            let life = self.life(found.site, generation);
+            life.held = Some(found.held);
+            life.record = record;
             if !matches!(found.adopted, Adopted::Ending { told: true, .. }) {
                 self.listen(found.site, generation);
             }
@@ -180,29 +207,46 @@ impl Driver {
                 self.entry(site).question = Some(question);
                 self.step(site, Event::LaunchAsked(generation));
             }
+            Message::Noticed(site, generation, Notice::Loading) => {
+                self.mark(site, generation, |phases, took| phases.spawn = Some(took));
+            }
+            Message::Noticed(site, generation, Notice::Loaded) => {
+                self.mark(site, generation, |phases, took| phases.import = Some(took));
+            }
             Message::Noticed(site, generation, Notice::Ready) => {
-                self.step(site, Event::Ready(generation))
+                self.mark(site, generation, |phases, took| phases.accept = Some(took));
+                self.step(site, Event::Ready(generation));
+                self.served(site, generation);
             }
             Message::Noticed(site, generation, Notice::Stopping) => {
                 self.step(site, Event::StopAnnounced(generation));
                 tracing::info!(%site, %generation, "stopping");
             }
             Message::Probed(site, generation, outcome) => {
+                self.mark(site, generation, |phases, took| phases.probe = Some(took));
                 if let Err(problem) = &outcome {
                     tracing::warn!(%site, %generation, %problem, "the new code does not answer well; the old goes on serving");
+                    self.detail(site, generation, problem.to_string());
                 }
                 self.step(site, Event::Probed(generation, outcome.is_ok()));
+                self.served(site, generation);
             }
             Message::Drained(site, generation) => self.step(site, Event::Drained(generation)),
-            Message::Exited(site, generation) => {
+            Message::Complained(site, generation, complaint) => {
+                self.detail(site, generation, complaint);
+            }
+            Message::Ended(site, generation) => self.examine(site, generation),
+            Message::Exited(site, generation, evidence) => {
                 let queued = self.held(site, generation).is_some_and(Held::is_queued);
                 let emperor = self.emperor_lives();
+                let cause = self.settle(site, generation, evidence);
                 self.step(
                     site,
                     Event::Exited {
                         generation,
                         queued,
                         emperor,
+                        cause,
                     },
                 );
             }
@@ -223,6 +267,7 @@ impl Driver {
                     self.step(site, Event::EmperorArrived);
                 }
             }
+            Message::Remembered(site, answer) => self.remember(site, answer),
             Message::Retired(site) => self.step(site, Event::Retired),
             Message::Asked(answer) => {
                 let shown = self.sites.iter().map(|(site, entry)| SiteNow {
@@ -250,7 +295,7 @@ impl Driver {
         }
     }
 
-    fn admit(&mut self, answer: oneshot::Sender<Answer>) -> Visitor {
+    fn admit(&mut self, answer: oneshot::Sender<Told>) -> Visitor {
         self.visitors += 1;
         let visitor = Visitor(self.visitors);
         self.waiting.insert(visitor, answer);
@@ -300,6 +345,7 @@ impl Entry {
             machine,
             lives: BTreeMap::new(),
             question: None,
+            incident: None,
         }
     }
 }

@@ -11,7 +11,7 @@ use rustix::process::geteuid;
 
 use super::held::{BACKLOG, Held};
 use super::words::{Generation, NotPrepared};
-use super::{notice, probe};
+use super::{log_tail, notice, probe};
 use crate::model::{Site, SiteId};
 use crate::paths::Paths;
 use crate::registry::{Registry, RegistryError};
@@ -30,6 +30,8 @@ pub struct Place {
     pub root: bool,
     /// nginx's group, which may connect to sites.
     pub group: Option<u32>,
+    /// Where sites' histories are kept.
+    pub history: PathBuf,
     /// The uWSGI program.
     uwsgi: String,
     defaults: Defaults,
@@ -50,6 +52,7 @@ impl Place {
             } else {
                 None
             },
+            history: settings.paths().state().join("history"),
             uwsgi: settings.backend.uwsgi.as_str().to_owned(),
             defaults: Defaults {
                 workers: settings.backend.workers,
@@ -78,6 +81,8 @@ impl Place {
 pub struct Prepared {
     /// Where the site's processes write.
     pub log: PathBuf,
+    /// How long that is already.
+    pub log_from: u64,
     /// What the launcher is told.
     pub order: String,
     /// The vassal file's content.
@@ -100,6 +105,14 @@ pub enum Unprepared {
     /// The registry could not be read.
     #[error(transparent)]
     Registry(#[from] RegistryError),
+    /// The site's files are not there.
+    #[error("the site's directory {}: {source}", path.display())]
+    Directory {
+        /// Where they should be.
+        path: PathBuf,
+        /// Why they are not.
+        source: io::Error,
+    },
     /// The site's configuration cannot be written.
     #[error(transparent)]
     Vassal(#[from] VassalError),
@@ -119,6 +132,7 @@ impl Unprepared {
         match self {
             Unprepared::NoSuchSite => NotPrepared::NoSuchSite,
             Unprepared::Disabled => NotPrepared::Disabled,
+            Unprepared::Directory { .. } => NotPrepared::NoDirectory,
             _ => NotPrepared::Failed,
         }
     }
@@ -134,6 +148,7 @@ pub fn prepare(
 ) -> Result<Prepared, Unprepared> {
     let (site, uid) = row(place, registry, id)?;
     let config = vassal::render(&site, &place.defaults)?;
+    look_for(site.directory.as_path())?;
 
     let make = |path: &Path, result: io::Result<()>| {
         result.map_err(|source| Unprepared::Make {
@@ -172,6 +187,7 @@ pub fn prepare(
         uwsgi = place.uwsgi,
     );
     Ok(Prepared {
+        log_from: log_tail::length(&log),
         log,
         order,
         config,
@@ -181,6 +197,21 @@ pub fn prepare(
             target: "/".to_owned(),
         },
     })
+}
+
+/// Lost storage shows here, before anything is started that would fail on it.
+fn look_for(directory: &Path) -> Result<(), Unprepared> {
+    let gone = |source| Unprepared::Directory {
+        path: directory.to_owned(),
+        source,
+    };
+    match fs::metadata(directory) {
+        Ok(found) if found.is_dir() => Ok(()),
+        Ok(_) => Err(gone(io::ErrorKind::NotADirectory.into())),
+        // Storage that trusts no root: its user will see.
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => Ok(()),
+        Err(error) => Err(gone(error)),
+    }
 }
 
 /// The site and the uid it runs as.

@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use super::machine::{Limits, Machine, Shown};
 use super::words::{
-    Action, Answer, Deadline, Event, Generation, NotPrepared, Now, Order, Seen, Socket, Visit,
-    Visitor,
+    Action, Answer, Deadline, Event, Generation, NotPrepared, Now, Order, Reason, Seen, Socket,
+    Visit, Visitor,
 };
 
 /// splitmix64: enough to shuffle with, and the same everywhere.
@@ -240,6 +240,7 @@ impl World {
                 generation,
                 queued: false,
                 emperor: true,
+                cause: Reason::StartFailed,
             });
         }
     }
