@@ -21,6 +21,7 @@ pub mod registry;
 pub mod render;
 pub mod settings;
 pub mod sync;
+pub mod takeover;
 pub mod up;
 pub mod vassal;
 pub mod watch;

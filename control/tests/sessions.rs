@@ -142,6 +142,16 @@ fn a_static_balancer() {
 }
 
 #[test]
+fn taking_over() {
+    play("takeover.txt");
+}
+
+#[test]
 fn mistakes() {
     play("mistakes.txt");
+}
+
+#[test]
+fn settings_environment_and_options() {
+    play("settings.txt");
 }

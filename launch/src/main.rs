@@ -5,11 +5,13 @@
 //! 2. gets the site's listening socket and a few `key=value` lines, or nothing: then the vassal is not wanted, and it ends;
 //! 3. opens the site's log and notice pipe, and puts every descriptor in its place (see `descriptors`);
 //! 4. becomes the site's user for good, and asks again to be killed with the Emperor, which becoming another user undid;
-//! 5. becomes uWSGI, with an environment of its own making.
+//! 5. becomes uWSGI, with an environment of its own making; or runs the site's own server and stays with it (see `command`).
 //!
 //! It must never pass anything of the Emperor's on (environment, descriptors, groups, directory), and never run a site as root.
 
+mod command;
 mod descriptors;
+mod environment;
 mod order;
 mod question;
 mod sys;
@@ -24,7 +26,7 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::process::exit;
 
 use descriptors::Places;
-use order::Order;
+use order::{Order, Program};
 use question::Question;
 
 /// uWSGI's `UWSGI_EXILE_CODE`: the Emperor does not start this vassal again by itself.
@@ -84,15 +86,25 @@ fn become_site(order: &Order, listener: OwnedFd, config: &[u8], pipe: i32, emper
             .map_err(|error| format!("cannot leave the vassal directory: {error}"))?;
         user::become_user(order)?;
         sys::die_with(emperor, descriptors::PIPE)?;
+        let environment = environment::of(order, descriptors::PIPE);
+        let uwsgi = match &order.program {
+            Program::Uwsgi(uwsgi) => uwsgi,
+            Program::Command { arguments, .. } => {
+                return Ok(command::supervise(
+                    arguments,
+                    &order.home,
+                    &environment,
+                    descriptors::PIPE,
+                ));
+            }
+        };
         let arguments = ["uwsgi", "--ini", descriptors::CONFIG_PATH];
-        let environment = [
-            format!("UWSGI_EMPEROR_FD={}", descriptors::PIPE),
-            "PATH=/usr/local/bin:/usr/bin:/bin".to_owned(),
-            "LANG=C.UTF-8".to_owned(),
-            format!("HOME={}", order.home),
-        ];
-        let error = sys::exec(&c(&order.uwsgi)?, &all(&arguments)?, &all(&environment)?);
-        Ok(format!("cannot run {}: {error}", order.uwsgi))
+        let environment: Vec<String> = environment
+            .iter()
+            .map(|(name, value)| format!("{name}={value}"))
+            .collect();
+        let error = sys::exec(&c(uwsgi)?, &all(&arguments)?, &all(&environment)?);
+        Ok(format!("cannot run {uwsgi}: {error}"))
     };
     launch().unwrap_or_else(|problem| problem)
 }
@@ -133,7 +145,8 @@ fn open_notice(path: &str) -> Result<OwnedFd, String> {
 }
 
 fn c(text: &str) -> Result<CString, String> {
-    CString::new(text).map_err(|_| format!("a zero byte in {text:?}"))
+    // Not the text: it may be a secret.
+    CString::new(text).map_err(|_| "the daemon sent a zero byte".to_owned())
 }
 
 fn all(texts: &[impl AsRef<str>]) -> Result<Vec<CString>, String> {

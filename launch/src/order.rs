@@ -1,7 +1,8 @@
-//! What the daemon says a vassal is to be: `key=value` lines, every key exactly once, nothing else.
+//! What the daemon says a vassal is to be: `key=value` lines, each key once but those of lists, nothing else. It is never
+//! printed: the environment holds secrets.
 
 /// Everything the launcher needs to know about a site.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(PartialEq, Eq)]
 pub struct Order {
     /// The user to become.
     pub uid: u32,
@@ -13,56 +14,131 @@ pub struct Order {
     pub log: String,
     /// The pipe on which uWSGI tells that the site is ready, and that it stops.
     pub notice: String,
-    /// The program to run.
-    pub uwsgi: String,
+    /// What to run.
+    pub program: Program,
+    /// `NAME=VALUE`, secrets among them.
+    pub environment: Vec<String>,
+}
+
+/// What to run for a site.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Program {
+    /// uWSGI, which reads the rest from the vassal file.
+    Uwsgi(String),
+    /// A program with its arguments that serves the socket at descriptor 0.
+    Command {
+        /// At least one.
+        arguments: Vec<String>,
+        /// Its programs are found first.
+        venv: Option<String>,
+    },
 }
 
 impl Order {
     /// Reads the daemon's lines.
     pub fn parse(text: &str) -> Result<Order, String> {
+        let lines = Lines::split(text)?;
         let number = |key| {
-            one(text, key)?
+            lines
+                .one(key)?
                 .parse()
                 .map_err(|_| format!("the daemon's {key} is not a number"))
         };
-        let path = |key| match one(text, key)? {
-            path if path.starts_with('/') => Ok(path.to_owned()),
-            path => Err(format!(
-                "the daemon's {key} is not an absolute path: '{path}'"
-            )),
+        let program = match (lines.optional("uwsgi")?, lines.all("argument")) {
+            (Some(_), arguments) if arguments.is_empty() => Program::Uwsgi(lines.path("uwsgi")?),
+            (None, arguments) if !arguments.is_empty() => Program::Command {
+                arguments,
+                venv: match lines.optional("venv")? {
+                    Some(_) => Some(lines.path("venv")?),
+                    None => None,
+                },
+            },
+            _ => return Err("the daemon must say either uwsgi or argument".to_owned()),
         };
-        if let Some(line) = text
-            .lines()
-            .find(|line| !line.is_empty() && !KEYS.iter().any(|key| value(line, key).is_some()))
-        {
-            return Err(format!(
-                "the daemon sent '{line}', which this launcher does not know: install both from one build"
-            ));
-        }
         Ok(Order {
             uid: number("uid")?,
             gid: number("gid")?,
-            home: path("home")?,
-            log: path("log")?,
-            notice: path("notice")?,
-            uwsgi: path("uwsgi")?,
+            home: lines.path("home")?,
+            log: lines.path("log")?,
+            notice: lines.path("notice")?,
+            program,
+            environment: lines.all("environment"),
         })
     }
 }
 
-const KEYS: [&str; 6] = ["uid", "gid", "home", "log", "notice", "uwsgi"];
+const KEYS: [&str; 9] = [
+    "uid",
+    "gid",
+    "home",
+    "log",
+    "notice",
+    "uwsgi",
+    "argument",
+    "venv",
+    "environment",
+];
 
-fn value<'a>(line: &'a str, key: &str) -> Option<&'a str> {
-    line.strip_prefix(key)?.strip_prefix('=')
+/// The lines, each with a known key; their values without what stood for control characters.
+struct Lines<'a>(Vec<(&'a str, String)>);
+
+impl<'a> Lines<'a> {
+    fn split(text: &'a str) -> Result<Lines<'a>, String> {
+        let mut lines = Vec::new();
+        for line in text.lines().filter(|line| !line.is_empty()) {
+            let (key, value) = line.split_once('=').unwrap_or((line, ""));
+            if !KEYS.contains(&key) {
+                // Not the value: it may be a secret.
+                return Err(format!(
+                    "the daemon sent '{}', which this launcher does not know: install both from one build",
+                    key.chars().take(40).collect::<String>()
+                ));
+            }
+            let value = decoded(value).ok_or_else(|| format!("the daemon's {key} is garbled"))?;
+            lines.push((key, value));
+        }
+        Ok(Lines(lines))
+    }
+
+    fn all(&self, key: &str) -> Vec<String> {
+        let found = self.0.iter().filter(|(found, _)| *found == key);
+        found.map(|(_, value)| value.clone()).collect()
+    }
+
+    fn optional(&self, key: &str) -> Result<Option<&str>, String> {
+        let mut found = self.0.iter().filter(|(found, _)| *found == key);
+        match (found.next(), found.next()) {
+            (found, None) => Ok(found.map(|(_, value)| value.as_str())),
+            (_, Some(_)) => Err(format!("the daemon said {key} twice")),
+        }
+    }
+
+    fn one(&self, key: &str) -> Result<&str, String> {
+        self.optional(key)?
+            .ok_or_else(|| format!("the daemon did not say {key}"))
+    }
+
+    fn path(&self, key: &str) -> Result<String, String> {
+        match self.one(key)? {
+            path if path.starts_with('/') => Ok(path.to_owned()),
+            path => Err(format!(
+                "the daemon's {key} is not an absolute path: '{path}'"
+            )),
+        }
+    }
 }
 
-fn one<'a>(text: &'a str, key: &str) -> Result<&'a str, String> {
-    let mut values = text.lines().filter_map(|line| value(line, key));
-    match (values.next(), values.next()) {
-        (Some(value), None) => Ok(value),
-        (None, _) => Err(format!("the daemon did not say {key}")),
-        (Some(_), Some(_)) => Err(format!("the daemon said {key} twice")),
+/// What the daemon wrote as `%0A`, and the percent sign itself.
+fn decoded(text: &str) -> Option<String> {
+    let mut parts = text.split('%');
+    let mut value = parts.next()?.to_owned();
+    for part in parts {
+        let (digits, rest) = part.split_at_checked(2)?;
+        let byte = u8::from_str_radix(digits, 16).ok().filter(u8::is_ascii)?;
+        value.push(char::from(byte));
+        value.push_str(rest);
     }
+    Some(value)
 }
 
 /// `<site id>@<generation>.ini`, both in plain decimal digits.
@@ -82,15 +158,48 @@ mod tests {
     const LINES: &str =
         "uid=200001\ngid=200001\nhome=/srv/a=b\nlog=/l\nnotice=/n\nuwsgi=/usr/bin/uwsgi\n\n";
 
+    fn problem(text: &str) -> String {
+        Order::parse(text).err().expect("a refusal")
+    }
+
     #[test]
     fn every_key_is_said_once() {
-        let order = Order::parse(LINES).unwrap();
+        let order = Order::parse(LINES).ok().unwrap();
         assert_eq!((order.uid, order.home.as_str()), (200_001, "/srv/a=b"));
-        assert!(Order::parse(&LINES.replace("log=/l\n", "")).is_err());
-        assert!(Order::parse(&format!("{LINES}uid=0\n")).is_err());
-        assert!(Order::parse(&format!("{LINES}shell=/bin/sh\n")).is_err());
-        assert!(Order::parse(&LINES.replace("/n", "n")).is_err());
-        assert!(Order::parse(&LINES.replace("uid=200001", "uid=-1")).is_err());
+        assert_eq!(order.program, Program::Uwsgi("/usr/bin/uwsgi".to_owned()));
+        problem(&LINES.replace("log=/l\n", ""));
+        problem(&format!("{LINES}uid=0\n"));
+        problem(&format!("{LINES}shell=/bin/sh\n"));
+        problem(&LINES.replace("/n", "n"));
+        problem(&LINES.replace("uid=200001", "uid=-1"));
+        problem(&LINES.replace("uwsgi=/usr/bin/uwsgi\n", ""));
+        problem(&format!("{LINES}argument=node\n"));
+    }
+
+    #[test]
+    fn lists_keep_their_order_and_every_character() {
+        let text = LINES.replace(
+            "uwsgi=/usr/bin/uwsgi\n",
+            "argument=node\nargument=\nargument=a b\nvenv=/v\nenvironment=A=x%0Ay%25=\nenvironment=B=\n",
+        );
+        let order = Order::parse(&text).ok().unwrap();
+        let Program::Command { arguments, venv } = order.program else {
+            panic!("not a command");
+        };
+        assert_eq!(
+            (arguments.as_slice(), venv.as_deref()),
+            (["node", "", "a b"].map(String::from).as_slice(), Some("/v"))
+        );
+        assert_eq!(order.environment, ["A=x\ny%=", "B="]);
+    }
+
+    #[test]
+    fn a_garbled_value_is_not_repeated() {
+        for garbled in ["%", "%4", "%zz", "%FF"] {
+            let said = problem(&format!("{LINES}environment=KEY=secret{garbled}\n"));
+            assert!(!said.contains("secret"), "{said}");
+        }
+        assert!(!problem(&format!("{LINES}secret")).contains("=secret"));
     }
 
     #[test]

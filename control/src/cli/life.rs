@@ -2,7 +2,7 @@
 //!
 //! Processes belong to a backend, so these commands ask the daemon of this machine, and those that `paasctl up` runs beside it.
 use super::domain::site_of;
-use super::machine::{Concerns, Machine, note};
+use super::machine::{Concerns, Machine};
 use super::output::json;
 use super::why::{self, Backend};
 use super::{CliError, Format, application, route};
@@ -266,16 +266,6 @@ fn set_enabled(machine: &Machine, domain: &Domain, enabled: bool) -> Result<Site
         edit.set_site(&site)?;
         Ok(site)
     })
-}
-
-/// After a change of what its processes are started with: they have the old.
-pub(super) fn note_reload(machine: &Machine, site: &Site) {
-    if why::awake_on(machine, site).is_some() {
-        note(&format!(
-            "{} runs with what was set before; `paasctl reload-site {}` puts it in force",
-            site.domain, site.domain
-        ));
-    }
 }
 
 /// A daemon that does not answer is not asked again.

@@ -4,14 +4,18 @@ mod add_site;
 mod application;
 mod backend;
 mod domain;
+mod env;
 mod life;
 mod machine;
+mod option;
 mod output;
 mod placement;
 pub mod render;
 mod route;
 pub mod serve;
 mod site;
+mod takeover;
+mod tuning;
 pub mod up;
 mod user;
 mod why;
@@ -101,6 +105,18 @@ pub enum Command {
     Why(why::Why),
     /// Remove a site and all its domains; its files stay.
     RemoveSite(site::Remove),
+    /// Set variables of the environment of a site's processes.
+    SetEnv(env::Set),
+    /// Take variables away.
+    UnsetEnv(env::Unset),
+    /// List the variables of a site; secrets by their names only.
+    ListEnv(env::List),
+    /// Set options of uWSGI for a site, of those that are allowed.
+    SetOption(option::Set),
+    /// Take options back.
+    UnsetOption(option::Unset),
+    /// List the options of uWSGI that a site may set.
+    ListOptions(Format),
     /// Let a further domain lead to a site.
     AddDomain(domain::Add),
     /// List domains and the sites they lead to.
@@ -115,6 +131,8 @@ pub enum Command {
     ShowPlacement(Format),
     /// Change how sites are spread over backends.
     SetPlacement(placement::Set),
+    /// Show whether a placement method agrees with a deployment that another balancer placed.
+    CheckTakeover(Box<takeover::CheckTakeover>),
     /// Show where requests for a host go, by the table that nginx reads.
     Route(route::Route),
     /// Write nginx's configuration, if nginx accepts it.
@@ -203,6 +221,7 @@ fn dispatch(cli: Cli, out: &mut dyn Write) -> Result<ExitCode, CliError> {
         Command::ReloadSite(order) => life::order(&Machine::load(root)?, Kind::Reload, &order, out),
         Command::DisableSite(order) => life::disable(&Machine::load(root)?, &order, out),
         Command::EnableSite(order) => life::enable(&Machine::load(root)?, &order, out),
+        Command::CheckTakeover(arguments) => takeover::run(&Machine::load(root)?, *arguments, out),
         command => registry(&Machine::load(root)?, command, out).map(|()| ExitCode::SUCCESS),
     }
 }
@@ -225,6 +244,12 @@ fn registry(machine: &Machine, command: Command, out: &mut dyn Write) -> Result<
         Command::ShowSite(arguments) => site::show(machine, arguments, out),
         Command::SetSite(arguments) => site::set(machine, *arguments, out),
         Command::RemoveSite(arguments) => site::remove(machine, arguments, out),
+        Command::SetEnv(arguments) => env::set(machine, arguments, out),
+        Command::UnsetEnv(arguments) => env::unset(machine, arguments, out),
+        Command::ListEnv(arguments) => env::list(machine, arguments, out),
+        Command::SetOption(arguments) => option::set(machine, arguments, out),
+        Command::UnsetOption(arguments) => option::unset(machine, arguments, out),
+        Command::ListOptions(format) => option::list(format, out),
         Command::AddDomain(arguments) => domain::add(machine, arguments, out),
         Command::ListDomains(arguments) => domain::list(machine, arguments, out),
         Command::ShowDomain(arguments) => domain::show(machine, arguments, out),
@@ -237,7 +262,11 @@ fn registry(machine: &Machine, command: Command, out: &mut dyn Write) -> Result<
         | Command::StopSite(_)
         | Command::ReloadSite(_)
         | Command::DisableSite(_)
-        | Command::EnableSite(_) => Ok(()),
-        Command::Route(_) | Command::Render(_) | Command::Serve(_) | Command::Up(_) => Ok(()),
+        | Command::EnableSite(_)
+        | Command::CheckTakeover(_)
+        | Command::Route(_)
+        | Command::Render(_)
+        | Command::Serve(_)
+        | Command::Up(_) => Ok(()),
     }
 }

@@ -76,19 +76,6 @@ pub(super) fn backends(machine: &Machine) -> Vec<Backend> {
     backends
 }
 
-/// The backend on which the site has processes.
-pub(super) fn awake_on(machine: &Machine, site: &Site) -> Option<String> {
-    let awake = |backend: &Backend| {
-        backend.sites.iter().any(|state| {
-            state.id == site.id.get() && !matches!(state.state.as_str(), "asleep" | "failing")
-        })
-    };
-    backends(machine)
-        .into_iter()
-        .find(awake)
-        .map(|backend| backend.name)
-}
-
 /// What is said of a failure.
 #[derive(Debug, Serialize)]
 pub(super) struct Failed {

@@ -10,9 +10,10 @@ use std::sync::{Arc, Mutex, PoisonError};
 use rustix::process::geteuid;
 
 use super::held::{BACKLOG, Held};
+use super::order::{Context, Order};
 use super::words::{Generation, NotPrepared};
 use super::{log_tail, notice, probe};
-use crate::model::{Site, SiteId};
+use crate::model::{Environment, Site, SiteId};
 use crate::paths::Paths;
 use crate::registry::{Registry, RegistryError};
 use crate::settings::Settings;
@@ -58,7 +59,6 @@ impl Place {
                 workers: settings.backend.workers,
                 idle: settings.backend.idle,
                 backlog: kernel.unwrap_or(128).min(BACKLOG.unsigned_abs()),
-                snippets: snippets(&settings.paths().vassal_snippets())?,
             },
         })
     }
@@ -84,7 +84,7 @@ pub struct Prepared {
     /// How long that is already.
     pub log_from: u64,
     /// What the launcher is told.
-    pub order: String,
+    pub order: Order,
     /// The vassal file's content.
     pub config: String,
     /// A new socket, unless one is held.
@@ -116,6 +116,14 @@ pub enum Unprepared {
     /// The site's configuration cannot be written.
     #[error(transparent)]
     Vassal(#[from] VassalError),
+    /// The operator's own lines cannot be used.
+    #[error("the lines for all sites in {}: {source}", path.display())]
+    Snippet {
+        /// Their file, or its directory.
+        path: PathBuf,
+        /// Why not.
+        source: io::Error,
+    },
     /// Something could not be made.
     #[error("cannot make {}: {source}", path.display())]
     Make {
@@ -146,8 +154,13 @@ pub fn prepare(
     generation: Generation,
     fresh: bool,
 ) -> Result<Prepared, Unprepared> {
-    let (site, uid) = row(place, registry, id)?;
-    let config = vassal::render(&site, &place.defaults)?;
+    let Row {
+        site,
+        uid,
+        environment,
+    } = row(place, registry, id)?;
+    let snippets = snippets(&place.paths.vassal_snippets())?;
+    let config = vassal::render(&site, &place.defaults, &snippets)?;
     look_for(site.directory.as_path())?;
 
     let make = |path: &Path, result: io::Result<()>| {
@@ -179,13 +192,13 @@ pub fn prepare(
     } else {
         rustix::process::getegid().as_raw()
     };
-    let order = format!(
-        "uid={uid}\ngid={gid}\nhome={home}\nlog={log}\nnotice={notice}\nuwsgi={uwsgi}\n\n",
-        home = site.directory,
-        log = log.display(),
-        notice = pipe.display(),
-        uwsgi = place.uwsgi,
-    );
+    let context = Context {
+        ids: (uid, gid),
+        log: &log,
+        notice: &pipe,
+        uwsgi: &place.uwsgi,
+    };
+    let order = Order::new(&site, &environment, &context);
     Ok(Prepared {
         log_from: log_tail::length(&log),
         log,
@@ -193,6 +206,7 @@ pub fn prepare(
         config,
         held,
         probe: probe::Request {
+            protocol: site.application.protocol(),
             host: site.domain.to_string(),
             target: "/".to_owned(),
         },
@@ -214,8 +228,15 @@ fn look_for(directory: &Path) -> Result<(), Unprepared> {
     }
 }
 
-/// The site and the uid it runs as.
-fn row(place: &Place, registry: &SharedRegistry, id: SiteId) -> Result<(Site, u32), Unprepared> {
+/// What the registry says of a site.
+struct Row {
+    site: Site,
+    /// As whom it runs.
+    uid: u32,
+    environment: Environment,
+}
+
+fn row(place: &Place, registry: &SharedRegistry, id: SiteId) -> Result<Row, Unprepared> {
     let mut registry = registry.lock().unwrap_or_else(PoisonError::into_inner);
     let view = registry.view()?;
     let site = view.site(id)?.ok_or(Unprepared::NoSuchSite)?;
@@ -230,30 +251,47 @@ fn row(place: &Place, registry: &SharedRegistry, id: SiteId) -> Result<(Site, u3
             .get(),
         false => geteuid().as_raw(),
     };
-    Ok((site, uid))
+    let environment = view.environment(id)?;
+    Ok(Row {
+        site,
+        uid,
+        environment,
+    })
 }
 
 /// The operator's own lines for every vassal, in the order of their files' names.
-fn snippets(directory: &Path) -> io::Result<String> {
-    let mut files: Vec<PathBuf> = match fs::read_dir(directory) {
-        Ok(entries) => entries
-            .map(|entry| entry.map(|entry| entry.path()))
-            .collect::<io::Result<_>>()?,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(String::new()),
-        Err(error) => return Err(error),
+fn snippets(directory: &Path) -> Result<String, Unprepared> {
+    let list = || -> io::Result<Vec<PathBuf>> {
+        match fs::read_dir(directory) {
+            Ok(entries) => entries
+                .map(|entry| entry.map(|entry| entry.path()))
+                .collect(),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
+            Err(error) => Err(error),
+        }
     };
+    let unreadable = |path: &Path| {
+        let path = path.to_owned();
+        move |source| Unprepared::Snippet { path, source }
+    };
+    let mut files = list().map_err(unreadable(directory))?;
     files.retain(|file| file.extension().is_some_and(|extension| extension == "ini"));
     files.sort();
-    files
-        .into_iter()
-        .map(|file| {
-            Ok(format!(
-                "; {}\n{}\n",
-                file.display(),
-                fs::read_to_string(&file)?
-            ))
-        })
-        .collect()
+    let mut all = String::new();
+    for file in files {
+        let text = fs::read_to_string(&file).map_err(unreadable(&file))?;
+        // Whatever followed would be of that section, and so of no effect.
+        let section = text
+            .lines()
+            .map(str::trim)
+            .find(|line| line.starts_with('['));
+        if let Some(section) = section.filter(|section| *section != "[uwsgi]") {
+            let problem = format!("it opens the section {section}, and only [uwsgi] is read");
+            return Err(unreadable(&file)(io::Error::other(problem)));
+        }
+        all.push_str(&format!("; {}\n{}\n", file.display(), text.trim_end()));
+    }
+    Ok(all)
 }
 
 /// The primary group of an account.

@@ -7,6 +7,7 @@ use std::io;
 use std::path::Path;
 use std::time::Duration;
 
+use table::Protocol;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
 use tokio::time::timeout;
@@ -19,6 +20,8 @@ const STATUS_LINE: usize = 64;
 /// What is asked.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Request {
+    /// What the application speaks.
+    pub protocol: Protocol,
     /// The site's primary domain.
     pub host: String,
     /// A path with an optional query, starting with a slash.
@@ -58,10 +61,18 @@ pub enum ProbeError {
     },
 }
 
-/// Sends the request to the uWSGI that listens at `socket`.
+/// Sends the request to the application that listens at `socket`.
 pub async fn send(socket: &Path, request: &Request) -> Result<(), ProbeError> {
     let target = || request.target.clone();
-    let line = timeout(PATIENCE, exchange(socket, &packet(request)))
+    let bytes = match request.protocol {
+        Protocol::Uwsgi => packet(request),
+        Protocol::Http => format!(
+            "GET {} HTTP/1.0\r\nHost: {}\r\nUser-Agent: paas-probe\r\nConnection: close\r\n\r\n",
+            request.target, request.host
+        )
+        .into_bytes(),
+    };
+    let line = timeout(PATIENCE, exchange(socket, &bytes))
         .await
         .map_err(|_| ProbeError::Silent { target: target() })?
         .map_err(|source| ProbeError::Broken {
@@ -112,7 +123,7 @@ fn status(line: &[u8]) -> Option<u16> {
 
 /// The request in uWSGI's protocol, with the variables that nginx sends.
 fn packet(request: &Request) -> Vec<u8> {
-    let Request { host, target } = request;
+    let Request { host, target, .. } = request;
     let (path, query) = target.split_once('?').unwrap_or((target, ""));
     let variables = [
         ("QUERY_STRING", query),
@@ -156,6 +167,7 @@ mod tests {
         let socket = directory.path().join("s");
         let listener = tokio::net::UnixListener::bind(&socket).unwrap();
         let request = Request {
+            protocol: Protocol::Uwsgi,
             host: "a.test".to_owned(),
             target: "/health?deep=1".to_owned(),
         };

@@ -103,6 +103,7 @@ impl World {
                     .get(&generation)
                     .is_some_and(|queue| *queue > 0),
                 emperor: self.emperor,
+                cause: Reason::StartFailed,
             },
             Event::Passed {
                 generation,
