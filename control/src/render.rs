@@ -2,8 +2,8 @@
 //! input gives the same bytes. Nothing in the output grows with the number of sites.
 use crate::error_page;
 use crate::escape::{NginxValue, Refused};
-use crate::model::{Backend, Method, Placement};
-use crate::settings::{BackendsFrom, Role, Settings, Workers};
+use crate::model::{Backend, Method, Placement, Span};
+use crate::settings::{BackendsFrom, Eject, Role, Settings, Workers};
 use askama::Template;
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -133,6 +133,7 @@ struct Http {
 struct BalancerPart {
     source: Source,
     keepalive: u16,
+    eject: Option<EjectPart>,
     listen: Vec<NginxValue>,
     default_server: &'static str,
     https: Option<Https>,
@@ -141,6 +142,13 @@ struct BalancerPart {
     server_snippets: NginxValue,
     connect_timeout: NginxValue,
     read_timeout: NginxValue,
+}
+
+struct EjectPart {
+    failures: u8,
+    time: NginxValue,
+    max_time: NginxValue,
+    return_time: NginxValue,
 }
 
 struct Https {
@@ -247,6 +255,7 @@ fn balancer(input: &Input<'_>, notes: &mut Vec<String>) -> Result<BalancerPart, 
     Ok(BalancerPart {
         source,
         keepalive: settings.keepalive,
+        eject: eject(&settings.eject)?,
         listen: settings
             .listen
             .iter()
@@ -273,6 +282,18 @@ fn balancer(input: &Input<'_>, notes: &mut Vec<String>) -> Result<BalancerPart, 
         )?,
         read_timeout: value("balancer.read_timeout", &settings.read_timeout.to_string())?,
     })
+}
+
+/// None: failures eject nobody.
+fn eject(settings: &Eject) -> Result<Option<EjectPart>, RenderError> {
+    let span = |what, span: &Span| value(what, &span.to_string());
+    let part = EjectPart {
+        failures: settings.failures,
+        time: span("balancer.eject.time", &settings.time)?,
+        max_time: span("balancer.eject.max_time", &settings.max_time)?,
+        return_time: span("balancer.eject.return", &settings.return_time)?,
+    };
+    Ok((part.failures > 0).then_some(part))
 }
 
 /// The `server` lines of static mode. What they cannot say is noted.

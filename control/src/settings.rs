@@ -1,7 +1,7 @@
 //! The machine's settings, `etc/paas/paas.toml` below the root: what a machine is, where it listens, its limits.
 //! Everything has a default; an unknown key is refused. Relative paths in the file are taken below the root, absolute
 //! ones as they stand.
-use crate::model::{AbsolutePath, Invalid, Span, UidRange};
+use crate::model::{AbsolutePath, Idle, Invalid, Span, UidRange};
 use crate::paths::{Paths, SocketPattern};
 use serde::Deserialize;
 use std::net::SocketAddr;
@@ -147,6 +147,8 @@ pub struct Balancer {
     pub default_server: bool,
     /// Idle connections to backends that each worker keeps.
     pub keepalive: u16,
+    /// When a backend that fails is left out.
+    pub eject: Eject,
 }
 
 /// Where a certificate lies.
@@ -210,7 +212,7 @@ pub struct Backend {
     /// How long a site may take to start.
     pub start_timeout: Span,
     /// After how long without a request a site sleeps, unless it says otherwise.
-    pub idle: Span,
+    pub idle: Idle,
     /// The uWSGI program.
     pub uwsgi: AbsolutePath,
     /// The Emperor's wrapper, `paas-launch`.
@@ -274,11 +276,14 @@ impl Settings {
     }
 }
 
+#[path = "settings_eject.rs"]
+mod eject;
 #[path = "settings_file.rs"]
 mod toml_file;
 #[path = "settings_waking.rs"]
 mod waking;
 
+pub use eject::Eject;
 pub use waking::Waking;
 
 #[cfg(test)]

@@ -45,6 +45,7 @@ struct BalancerFile {
     read_timeout: Option<String>,
     default_server: Option<bool>,
     keepalive: Option<u16>,
+    eject: eject::EjectFile,
 }
 
 #[derive(Deserialize, Default)]
@@ -205,6 +206,7 @@ impl Checked<'_> {
             read_timeout: self.span("balancer.read_timeout", raw.read_timeout, "75s")?,
             default_server: raw.default_server.unwrap_or(true),
             keepalive: raw.keepalive.unwrap_or(1024),
+            eject: self.eject(raw.eject)?,
         })
     }
 
@@ -238,7 +240,10 @@ impl Checked<'_> {
             socket_path,
             read_timeout: self.span("backend.read_timeout", raw.read_timeout, "70s")?,
             start_timeout: self.span("backend.start_timeout", raw.start_timeout, "60s")?,
-            idle: self.span("backend.idle", raw.idle, "10m")?,
+            idle: self.check(
+                "backend.idle",
+                Idle::parse(raw.idle.as_deref().unwrap_or("10m")),
+            )?,
             uwsgi: self.path(
                 "backend.uwsgi",
                 raw.uwsgi.as_deref().unwrap_or("/usr/bin/uwsgi"),
@@ -262,7 +267,7 @@ impl Checked<'_> {
             .map(|name| name.to_string())
     }
 
-    fn span(
+    pub(super) fn span(
         &self,
         key: &'static str,
         text: Option<String>,

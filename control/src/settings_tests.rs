@@ -89,6 +89,11 @@ fn a_bad_value_is_refused_with_its_key_and_the_rule() {
             "75s",
         ),
         (
+            "[balancer.eject]\nreturn = \"soon\"",
+            "balancer.eject.return",
+            "75s",
+        ),
+        (
             "[balancer]\nconnect_timeout_ms = 0",
             "balancer.connect_timeout_ms",
             "more than 0",

@@ -6,7 +6,6 @@ use std::fs;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use control::model::Span;
 use rustix::process::{Pid, Signal, kill_process};
 use support::{Answer, Backend, TestSite, gate, receive, send};
 
@@ -196,8 +195,8 @@ fn a_hanging_start_is_killed_in_time() {
 
 #[test]
 fn an_idle_site_sleeps_and_late_requests_are_served() {
-    let mut backend = Backend::start();
-    let site = backend.add_site("anna", None, Some(Span::seconds(1)));
+    let mut backend = Backend::start_with_net(1);
+    let site = backend.add_site("anna", None, None);
     for round in 0..2 {
         assert_eq!(site.serve("/").status, 200);
         backend.daemon().wait_for(&["asleep"]);
@@ -308,8 +307,8 @@ fn a_site_that_keeps_crashing_is_not_restarted_for_ever() {
 
 #[test]
 fn a_restarted_daemon_takes_running_sites_back() {
-    let mut backend = Backend::start();
-    let site = backend.add_site("anna", None, Some(Span::seconds(3)));
+    let mut backend = Backend::start_with_net(3);
+    let site = backend.add_site("anna", None, None);
     let asleep = backend.add_site("bert", None, None);
     let before = master(&site.serve("/"));
     for signal in [Signal::KILL, Signal::TERM] {

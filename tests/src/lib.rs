@@ -21,6 +21,7 @@ pub mod ports;
 pub mod process;
 pub mod root;
 pub mod stub;
+pub mod tabled;
 pub mod wait;
 
 pub use certificate::Certificate;
@@ -31,3 +32,4 @@ pub use platform::Platform;
 pub use process::Process;
 pub use root::Root;
 pub use stub::Stub;
+pub use tabled::Tabled;

@@ -356,6 +356,7 @@ fn tell(answer: &Answer, out: &mut dyn Write) -> Result<(), CliError> {
         writeln!(out, "\nlast starts (times in ms):")?;
         let mut table = Table::new(&[
             "GENERATION",
+            "WAIT",
             "PREPARE",
             "LAUNCH",
             "SPAWN",
@@ -372,6 +373,7 @@ fn tell(answer: &Answer, out: &mut dyn Write) -> Result<(), CliError> {
             let phases = start.phases;
             table.row([
                 start.generation.clone(),
+                ms(phases.wait),
                 ms(phases.prepare),
                 ms(phases.launch),
                 ms(phases.spawn),

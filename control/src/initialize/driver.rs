@@ -3,8 +3,10 @@
 //! It never waits: what takes time runs in tasks of its own, which report back by messages. Small files in `run/` are written
 //! and removed right here.
 
+mod admitting;
 mod hands;
 mod records;
+mod sleeping;
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::os::fd::OwnedFd;
@@ -15,18 +17,21 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
 
+use self::admitting::Bounds;
+use self::sleeping::Counters;
+use super::admission::Admission;
 use super::held::Held;
 use super::history::{self, History, Notes};
 use super::launching::Question;
 use super::machine::{Adopted, Limits, Machine, Shown};
 use super::notice::Notice;
 use super::prepare::{Place, Prepared, SharedRegistry, Unprepared};
-use super::probe::ProbeError;
+use super::probe::{self, ProbeError};
 use super::words::{Answer, Deadline, Event, Generation, Now, Order, Visit, Visitor};
 use crate::emperor::Alarm;
-use crate::model::SiteId;
+use crate::model::{Idle, Protocol, SiteId};
+use crate::settings::Waking;
 use crate::watch::Readable;
-pub use records::Evidence;
 use records::Record;
 
 /// What reaches the driver.
@@ -45,17 +50,17 @@ pub enum Message {
     /// A launcher could not become what it was to be.
     Complained(SiteId, Generation, String),
     /// A site's processes have ended.
-    Ended(SiteId, Generation),
-    /// Why a site's processes have ended.
-    Exited(SiteId, Generation, Evidence),
+    Exited(SiteId, Generation),
     /// A reload's application has answered its probe: well, or why not.
     Probed(SiteId, Generation, Result<(), ProbeError>),
-    /// No connection to a generation's socket is left.
-    Drained(SiteId, Generation),
+    /// No connection to a generation's socket is left; the number is that of the drain.
+    Drained(SiteId, Generation, u32),
     /// A deadline has passed.
     Passed(SiteId, Generation, Deadline),
     /// A new Emperor lives.
     EmperorArrived(OwnedFd),
+    /// The registry says after how long the site sleeps.
+    Settled(SiteId, Idle),
     /// The registry says the site is off or gone.
     Retired(SiteId),
     /// What happened to a site lately.
@@ -93,6 +98,10 @@ struct Entry {
     question: Option<Question>,
     /// The last request that broke off, and when.
     incident: Option<(Instant, String)>,
+    /// Its last start failed.
+    failed: bool,
+    /// Those who waited for the start under way have all gone.
+    deserted: bool,
 }
 
 /// Everything that belongs to one generation of a site.
@@ -103,6 +112,15 @@ struct Life {
     process: Option<Arc<Readable>>,
     listening: Option<JoinHandle<()>>,
     record: Record,
+    /// How it is asked whether it works; known as soon as it is prepared or taken over.
+    probe: Option<probe::Request>,
+    draining: Option<JoinHandle<()>>,
+    /// How often it was drained or kept from it: an older drain's end means nothing.
+    drains: u32,
+    /// After how long without a request it sleeps.
+    idle: Option<Idle>,
+    /// When it was ready, in the counters' time.
+    since: Option<u64>,
 }
 
 /// A generation that was found running.
@@ -116,6 +134,10 @@ pub struct Found {
     pub held: Held,
     /// Its process.
     pub process: OwnedFd,
+    /// How it is asked whether it works.
+    pub probe: probe::Request,
+    /// After how long without a request it sleeps.
+    pub idle: Idle,
 }
 
 /// Owns every site of this machine.
@@ -126,9 +148,14 @@ pub struct Driver {
     limits: Limits,
     reports: mpsc::Sender<Message>,
     sites: HashMap<SiteId, Entry>,
-    waiting: HashMap<Visitor, oneshot::Sender<Told>>,
+    waiting: HashMap<Visitor, (SiteId, oneshot::Sender<Told>)>,
     notes: Notes,
     visitors: u64,
+    bounds: Bounds,
+    admission: Admission,
+    /// The generations that wait for their turn.
+    asking: HashMap<SiteId, Generation>,
+    counters: Counters,
     emperor: Option<OwnedFd>,
     born: Instant,
 }
@@ -140,10 +167,16 @@ impl Driver {
         registry: SharedRegistry,
         alarm: Alarm,
         limits: Limits,
+        waking: &Waking,
         reports: mpsc::Sender<Message>,
     ) -> Driver {
+        let bounds = Bounds::new(waking);
         Driver {
             notes: history::keep(place.history.clone()),
+            counters: Counters::new(&place.paths),
+            admission: Driver::new_admission(&bounds),
+            bounds,
+            asking: HashMap::new(),
             place,
             registry,
             alarm,
@@ -164,10 +197,18 @@ impl Driver {
             let generation = found.adopted.generation();
             sites.entry(found.site).or_default().push(found.adopted);
             let record = Record::adopted(&self.place.history, found.site, generation);
+            let protocol = found.probe.protocol;
             let life = self.life(found.site, generation);
             life.held = Some(found.held);
             life.record = record;
-            if !matches!(found.adopted, Adopted::Ending { told: true, .. }) {
+            life.probe = Some(found.probe);
+            life.idle = Some(found.idle);
+            // A command says nothing more once it has the site's name.
+            let may_say = match protocol {
+                Protocol::Uwsgi => !matches!(found.adopted, Adopted::Ending { told: true, .. }),
+                Protocol::Http => matches!(found.adopted, Adopted::Private { .. }),
+            };
+            if may_say {
                 self.listen(found.site, generation);
             }
             self.watch(found.site, generation, found.process);
@@ -186,19 +227,37 @@ impl Driver {
 
     /// Serves messages until the last sender but its own is gone; sites go on running.
     pub async fn run(mut self, mut messages: mpsc::Receiver<Message>) {
-        while let Some(message) = messages.recv().await {
-            self.take(message);
+        self.counters.wake();
+        loop {
+            tokio::select! {
+                message = messages.recv() => match message {
+                    Some(message) => self.take(message),
+                    None => return,
+                },
+                () = self.counters.due() => self.put_to_sleep(),
+            }
+            self.admit_starts();
         }
     }
 
     fn take(&mut self, message: Message) {
         match message {
             Message::Visited(site, visit, answer) => {
-                let visitor = self.admit(answer);
+                if let Some(refusal) = self.turn_away(site, visit) {
+                    // nginx may have given up waiting.
+                    let id = self.id_of(site, refusal);
+                    let _ = answer.send(Told {
+                        answer: refusal,
+                        id,
+                    });
+                    return;
+                }
+                let visitor = self.receive(site, answer);
                 self.step(site, Event::Visited(visitor, visit));
+                self.hurry(site);
             }
             Message::Ordered(site, order, answer) => {
-                let visitor = self.admit(answer);
+                let visitor = self.receive(site, answer);
                 self.step(site, Event::Ordered(visitor, order));
             }
             Message::Prepared(site, generation, result) => self.prepared(site, generation, *result),
@@ -215,6 +274,10 @@ impl Driver {
             }
             Message::Noticed(site, generation, Notice::Ready) => {
                 self.mark(site, generation, |phases, took| phases.accept = Some(took));
+                let held = self.held(site, generation);
+                if let Some(Err(problem)) = held.map(Held::lengthen_queue) {
+                    tracing::warn!(%site, %problem, "cannot lengthen a socket's queue");
+                }
                 self.step(site, Event::Ready(generation));
                 self.served(site, generation);
             }
@@ -231,15 +294,23 @@ impl Driver {
                 self.step(site, Event::Probed(generation, outcome.is_ok()));
                 self.served(site, generation);
             }
-            Message::Drained(site, generation) => self.step(site, Event::Drained(generation)),
+            Message::Drained(site, generation, number) => {
+                let life = self
+                    .sites
+                    .get(&site)
+                    .and_then(|entry| entry.lives.get(&generation));
+                if life.is_some_and(|life| life.drains == number) {
+                    self.drained(site, generation);
+                }
+            }
+            Message::Settled(site, idle) => self.settled(site, idle),
             Message::Complained(site, generation, complaint) => {
                 self.detail(site, generation, complaint);
             }
-            Message::Ended(site, generation) => self.examine(site, generation),
-            Message::Exited(site, generation, evidence) => {
+            Message::Exited(site, generation) => {
                 let queued = self.held(site, generation).is_some_and(Held::is_queued);
                 let emperor = self.emperor_lives();
-                let cause = self.settle(site, generation, evidence);
+                let cause = self.settle(site, generation);
                 self.step(
                     site,
                     Event::Exited {
@@ -295,10 +366,10 @@ impl Driver {
         }
     }
 
-    fn admit(&mut self, answer: oneshot::Sender<Told>) -> Visitor {
+    fn receive(&mut self, site: SiteId, answer: oneshot::Sender<Told>) -> Visitor {
         self.visitors += 1;
         let visitor = Visitor(self.visitors);
-        self.waiting.insert(visitor, answer);
+        self.waiting.insert(visitor, (site, answer));
         visitor
     }
 
@@ -328,6 +399,7 @@ impl Driver {
                 events.extend(self.act(site, action));
             }
         }
+        self.make_room(site);
         let now = self.now();
         if self
             .sites
@@ -346,6 +418,8 @@ impl Entry {
             lives: BTreeMap::new(),
             question: None,
             incident: None,
+            failed: false,
+            deserted: false,
         }
     }
 }

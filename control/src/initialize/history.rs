@@ -24,6 +24,9 @@ const LONGEST: u64 = 1 << 20;
 /// How long the parts of a start took, in milliseconds; what has not happened is missing.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Phases {
+    /// For its turn, while others start.
+    #[serde(default)]
+    pub wait: Option<f64>,
     /// The site's row, its directories, its socket.
     pub prepare: Option<f64>,
     /// From the vassal file to the launcher's question: the Emperor.
@@ -230,6 +233,8 @@ mod tests {
             start.served = true;
             notes.send(Note::Start(site, Box::new(start))).unwrap();
         }
+        // Two at once would not see what the other has written.
+        asked(&notes, site).await;
         drop(notes);
         let notes = keep(directory.path().join("history"));
         let history = asked(&notes, site).await;

@@ -12,6 +12,7 @@
 //! | `history`, `log_tail` | what happened lately |
 //! | `reject` | queues that nobody will serve |
 //! | `adopt` | sites that were running before the daemon was |
+pub mod admission;
 pub mod adopt;
 pub mod connections;
 pub mod diagnosis;
@@ -23,6 +24,7 @@ pub mod log_tail;
 pub mod machine;
 #[cfg(test)]
 mod machine_tests;
+pub mod memory;
 pub mod notice;
 pub mod order;
 pub mod prepare;
@@ -32,4 +34,5 @@ pub mod reason;
 pub mod reject;
 #[cfg(test)]
 mod simulation;
+pub mod sleeping;
 pub mod words;

@@ -13,7 +13,7 @@ use super::held::{BACKLOG, Held};
 use super::order::{Context, Order};
 use super::words::{Generation, NotPrepared};
 use super::{log_tail, notice, probe};
-use crate::model::{Environment, Site, SiteId};
+use crate::model::{Environment, Idle, Site, SiteId};
 use crate::paths::Paths;
 use crate::registry::{Registry, RegistryError};
 use crate::settings::Settings;
@@ -63,6 +63,11 @@ impl Place {
         })
     }
 
+    /// After how long without a request a site sleeps on this machine.
+    pub fn idle(&self, site: &Site) -> Idle {
+        site.idle.unwrap_or(self.defaults.idle)
+    }
+
     /// The vassal file of a generation.
     pub fn vassal(&self, site: SiteId, generation: Generation) -> PathBuf {
         self.paths
@@ -87,6 +92,8 @@ pub struct Prepared {
     pub order: Order,
     /// The vassal file's content.
     pub config: String,
+    /// After how long without a request it sleeps.
+    pub idle: Idle,
     /// A new socket, unless one is held.
     pub held: Option<Held>,
     /// What its code must answer to take over from a running generation.
@@ -201,15 +208,12 @@ pub fn prepare(
     let order = Order::new(&site, &environment, &context);
     Ok(Prepared {
         log_from: log_tail::length(&log),
+        idle: place.idle(&site),
         log,
         order,
         config,
         held,
-        probe: probe::Request {
-            protocol: site.application.protocol(),
-            host: site.domain.to_string(),
-            target: "/".to_owned(),
-        },
+        probe: probe::Request::to(&site),
     })
 }
 

@@ -42,6 +42,8 @@ pub enum Reason {
     Disabled,
     /// The site runs, and more requests wait for it than its queue holds.
     Overloaded,
+    /// More requests wait for starts than the machine takes.
+    Crowded,
     /// The site is being stopped; it can be asked for again at once.
     Restarting,
     /// The new code of a reload answered its probe badly, or not at all.
@@ -83,7 +85,7 @@ const REPAIR: &str = "repair what the traceback names; the next visit after a fi
 
 impl Reason {
     /// All there are.
-    pub const ALL: [Reason; 25] = [
+    pub const ALL: [Reason; 26] = [
         Reason::StartFailed,
         Reason::ImportFailed,
         Reason::SyntaxError,
@@ -103,6 +105,7 @@ impl Reason {
         Reason::Crashing,
         Reason::Disabled,
         Reason::Overloaded,
+        Reason::Crowded,
         Reason::Restarting,
         Reason::ProbeFailed,
         Reason::SiteFailed,
@@ -226,6 +229,12 @@ impl Reason {
                 1,
                 "more requests wait for it than its queue holds",
                 "give it more workers, or find what makes its requests slow",
+            ),
+            Reason::Crowded => said(
+                "too-many-parked",
+                3,
+                "more requests wait for starts than the machine takes",
+                "add a backend, or raise the bounds of `waking` in paas.toml",
             ),
             Reason::Restarting => said(
                 "restarting",

@@ -182,6 +182,7 @@ impl World {
                     "took over without a probe"
                 );
                 self.public = Some(generation);
+                self.draining.remove(&generation);
             }
             Action::Withdraw(generation) => {
                 assert_eq!(self.public.take(), Some(generation));
@@ -254,6 +255,7 @@ impl World {
 
     fn finish_preparing(&mut self, honest: bool) {
         if let Some((generation, socket)) = self.preparing.pop() {
+            self.deliver(Event::Admitted(generation));
             let event = match if honest { 0 } else { self.dice.roll(8) } {
                 1 => Event::NotPrepared(generation, NotPrepared::Failed),
                 2 => Event::NotPrepared(generation, NotPrepared::NoSuchSite),
@@ -354,7 +356,7 @@ impl World {
 
     fn adversary(&mut self) {
         let elapsed = Duration::from_millis(self.dice.roll(3000) as u64);
-        match self.dice.roll(26) {
+        match self.dice.roll(30) {
             0..=4 => {
                 let visit = Visit {
                     sent: self.dice.roll(4) == 0,
@@ -396,6 +398,19 @@ impl World {
                 self.deliver(Event::Ordered(visitor, order));
             }
             22 | 23 => self.notice_drained(),
+            24 | 25 => {
+                if let Some(generation) = self.machine.serving() {
+                    self.deliver(Event::Idle(generation));
+                }
+            }
+            // It may be outdated, or never have been true.
+            26 => {
+                let known = self.dice.one(self.sockets.keys().copied());
+                if let Some(generation) = known {
+                    let event = [Event::Needed(generation), Event::Idle(generation)];
+                    self.pending.push(event[self.dice.roll(2)]);
+                }
+            }
             _ => self.pass(elapsed),
         }
         self.deliver_something();

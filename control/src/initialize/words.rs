@@ -205,6 +205,12 @@ pub enum Event {
     },
     /// A new Emperor has started; it knows nothing of what the one before it was asked.
     EmperorArrived,
+    /// The start may begin: the machine bears it.
+    Admitted(Generation),
+    /// Nobody has visited the site for as long as it stays awake.
+    Idle(Generation),
+    /// Requests of the site are in flight.
+    Needed(Generation),
     /// The registry says the site is off or gone.
     Retired,
 }
@@ -216,7 +222,7 @@ pub enum Action {
     Answer(Visitor, Answer),
     /// Find out whether the site's name leads to the held socket and whether its queue is full.
     Look(Visitor),
-    /// Read the site's row; make its log directory and its notice pipe; get the socket.
+    /// As soon as the machine bears it ([`Event::Admitted`]): read the site's row; make its log directory and its notice pipe; get the socket.
     Prepare(Generation, Socket),
     /// Write the vassal file unless it is there, and wake the Emperor.
     Start(Generation),

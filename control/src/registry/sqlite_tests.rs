@@ -82,7 +82,7 @@ fn new_site(name: &str) -> NewSite {
         directory: AbsolutePath::parse("/srv/über $x").unwrap(),
         application: Application::Wsgi(EntryPoint::parse("web/my app.py:app").unwrap()),
         venv: Some(AbsolutePath::parse("/srv/v").unwrap()),
-        idle: Some(Span::parse("90s").unwrap()),
+        idle: Some(Idle::parse("90s").unwrap()),
         enabled: true,
         pin: None,
         settings: SiteSettings::default(),

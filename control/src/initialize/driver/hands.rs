@@ -5,18 +5,25 @@ use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::Path;
 use std::sync::Arc;
 
+use std::time::Duration;
+
 use rustix::process::{Resource, Signal, getrlimit, pidfd_send_signal};
+
+use tokio::time::timeout;
 
 use super::super::held::{Held, remove_if_there};
 use super::super::launching::Grant;
-use super::super::notice::Notices;
+use super::super::notice::{Notice, Notices};
 use super::super::prepare::{Prepared, Unprepared, prepare};
 use super::super::words::{Action, Deadline, Event, Failure, Generation, Reason, Socket};
 use super::super::{connections, probe, reject};
-use super::{Driver, Message, Record, Told, report};
+use super::{Driver, Life, Message, Record, Told, report};
 use crate::files;
-use crate::model::SiteId;
+use crate::model::{Protocol, SiteId};
 use crate::watch::Readable;
+
+/// How long a site that nobody needs waits for its connections to end.
+const DOZE: Duration = Duration::from_secs(5);
 
 impl Driver {
     /// Does one thing; answers what came of it if that is known at once.
@@ -25,7 +32,8 @@ impl Driver {
             Action::Answer(visitor, answer) => {
                 let id = self.id_of(site, answer);
                 // nginx may have given up waiting.
-                let _ = self.waiting.remove(&visitor)?.send(Told { answer, id });
+                let (_, waiting) = self.waiting.remove(&visitor)?;
+                let _ = waiting.send(Told { answer, id });
             }
             Action::Look(visitor) => {
                 let generation = self.entry(site).machine.serving()?;
@@ -42,6 +50,11 @@ impl Driver {
             Action::Probe(generation) => self.probe(site, generation),
             Action::Publish(generation) => {
                 tracing::info!(%site, %generation, "ready");
+                self.entry(site).failed = false;
+                let life = self.life(site, generation);
+                life.since = Some(activity::now());
+                life.stop_draining();
+                self.counters.wake();
                 self.rename(
                     site,
                     generation,
@@ -79,7 +92,6 @@ impl Driver {
     }
 
     fn prepare(&mut self, site: SiteId, generation: Generation, socket: Socket) {
-        tracing::info!(%site, %generation, "starting");
         if let Socket::Of(earlier) = socket {
             // Taken over right now: whatever becomes of this start, the socket is its own to release.
             if let Some(life) = self.entry(site).lives.remove(&earlier) {
@@ -88,6 +100,14 @@ impl Driver {
             }
         }
         self.life(site, generation).record = Record::new(generation);
+        self.entry(site).deserted = false;
+        self.ask(site, generation);
+    }
+
+    /// The machine bears one more start: this one.
+    pub(super) fn begin(&mut self, site: SiteId, generation: Generation) {
+        tracing::info!(%site, %generation, "starting");
+        self.mark(site, generation, |phases, took| phases.wait = Some(took));
         let fresh = self.held(site, generation).is_none();
         let (place, registry, reports) = (
             self.place.clone(),
@@ -113,6 +133,8 @@ impl Driver {
                 let life = self.life(site, generation);
                 life.held = prepared.held.take().or(life.held.take());
                 life.record.start.log = Some((prepared.log.clone(), prepared.log_from));
+                life.probe = Some(prepared.probe.clone());
+                life.idle = Some(prepared.idle);
                 life.prepared = Some(prepared);
                 self.mark(site, generation, |phases, took| phases.prepare = Some(took));
                 if let Some(held) = self.held(site, generation) {
@@ -191,14 +213,28 @@ impl Driver {
         let reports = self.reports.clone();
         tokio::spawn(async move {
             if process.ready().await.is_ok() {
-                report(&reports, Message::Ended(site, generation)).await;
+                report(&reports, Message::Exited(site, generation)).await;
             }
         });
     }
 
-    /// Reports what the site's uWSGI says.
+    /// Reports what the site's uWSGI says. A command says nothing: its first answer tells that it serves.
     pub(super) fn listen(&mut self, site: SiteId, generation: Generation) {
         let reports = self.reports.clone();
+        let life = self.life(site, generation);
+        if let (Some(held), Some(request)) = (&life.held, &life.probe)
+            && request.protocol == Protocol::Http
+        {
+            let (socket, request) = (held.name().to_owned(), request.clone());
+            let task = tokio::spawn(async move {
+                probe::until_served(&socket, &request).await;
+                report(&reports, Message::Noticed(site, generation, Notice::Ready)).await;
+            });
+            if let Some(earlier) = life.listening.replace(task) {
+                earlier.abort();
+            }
+            return;
+        }
         let mut notices = match Notices::open(&self.place.notice(site, generation)) {
             Ok(notices) => notices,
             Err(problem) => {
@@ -225,10 +261,10 @@ impl Driver {
         else {
             return;
         };
-        let (Some(held), Some(prepared)) = (&life.held, &life.prepared) else {
+        let (Some(held), Some(request)) = (&life.held, &life.probe) else {
             return;
         };
-        let (socket, request) = (held.own_name().to_owned(), prepared.probe.clone());
+        let (socket, request) = (held.own_name().to_owned(), request.clone());
         let reports = self.reports.clone();
         tokio::spawn(async move {
             let outcome = probe::send(&socket, &request).await;
@@ -253,11 +289,21 @@ impl Driver {
                 return;
             }
         };
+        let dozes = self.entry(site).machine.is_falling_asleep();
         let reports = self.reports.clone();
-        tokio::spawn(async move {
-            connections::none_left(listener, &name).await;
-            report(&reports, Message::Drained(site, generation)).await;
-        });
+        let life = self.life(site, generation);
+        life.stop_draining();
+        let number = life.drains;
+        life.draining = Some(tokio::spawn(async move {
+            let none_left = connections::none_left(listener, &name);
+            if dozes {
+                // What is left after that belongs to nobody who lives, or nginx's counters say otherwise.
+                let _ = timeout(DOZE, none_left).await;
+            } else {
+                none_left.await;
+            }
+            report(&reports, Message::Drained(site, generation, number)).await;
+        }));
     }
 
     fn rename(
@@ -285,6 +331,7 @@ impl Driver {
 
     fn release(&mut self, site: SiteId, generation: Generation, failure: Option<Failure>) {
         let entry = self.entry(site);
+        entry.failed |= failure.is_some();
         let Some(mut life) = entry.lives.remove(&generation) else {
             return;
         };
@@ -304,13 +351,24 @@ impl Driver {
             generation,
         };
         if let Some(held) = life.held {
-            reject::release(held, site, failure.unwrap_or(late));
+            let protocol = life.probe.map(|probe| probe.protocol).unwrap_or_default();
+            reject::release(held, site, protocol, failure.unwrap_or(late));
         }
     }
 
     fn remove(&self, path: &Path) {
         if let Err(problem) = remove_if_there(path) {
             tracing::error!(path = %path.display(), %problem, "cannot remove a file");
+        }
+    }
+}
+
+impl Life {
+    /// Whatever is still waited for has nothing to say any more.
+    fn stop_draining(&mut self) {
+        self.drains += 1;
+        if let Some(draining) = self.draining.take() {
+            draining.abort();
         }
     }
 }

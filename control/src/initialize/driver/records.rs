@@ -10,7 +10,7 @@ use super::super::diagnosis::{self, Exit};
 use super::super::history::{self, End, History, Incident, Note, Phases, Start};
 use super::super::log_tail;
 use super::super::words::{Answer, Generation, Reason};
-use super::{Driver, Message, report};
+use super::Driver;
 use crate::model::SiteId;
 use crate::watch::Readable;
 
@@ -31,11 +31,11 @@ pub(super) struct Record {
 
 /// How processes ended.
 #[derive(Clone, Debug, Default)]
-pub struct Evidence {
+pub(super) struct Evidence {
     /// As the kernel tells it.
-    pub exit: Option<Exit>,
+    exit: Option<Exit>,
     /// What they wrote last.
-    pub log: String,
+    log: String,
 }
 
 impl Default for Record {
@@ -123,40 +123,28 @@ impl Driver {
         let _ = self.notes.send(note);
     }
 
-    /// A site's processes have ended: why, unless they were told to.
-    pub(super) fn examine(&mut self, site: SiteId, generation: Generation) {
+    /// How a generation's processes ended, unless they were told to. Looked at right here: until the machine knows of the end, it
+    /// takes a request that broke off with them for one that the running site failed.
+    fn examine(&self, site: SiteId, generation: Generation) -> Evidence {
         let life = self
             .sites
             .get(&site)
             .and_then(|entry| entry.lives.get(&generation));
-        let reports = self.reports.clone();
         let Some(life) = life.filter(|life| !life.record.told) else {
-            tokio::spawn(async move {
-                let evidence = Evidence::default();
-                report(&reports, Message::Exited(site, generation, evidence)).await;
-            });
-            return;
+            return Evidence::default();
         };
-        let (process, log) = (life.process.clone(), life.record.start.log.clone());
-        let exit = process.as_deref().and_then(exit_of);
-        tokio::spawn(async move {
-            let read = move || log.and_then(|(log, from)| log_tail::since(&log, from).ok());
-            let log = tokio::task::spawn_blocking(read).await.ok().flatten();
-            let evidence = Evidence {
-                exit,
-                log: log.unwrap_or_default(),
-            };
-            report(&reports, Message::Exited(site, generation, evidence)).await;
-        });
+        let log = life.record.start.log.as_ref();
+        Evidence {
+            exit: life.process.as_deref().and_then(exit_of),
+            log: log
+                .and_then(|(log, from)| log_tail::since(log, *from).ok())
+                .unwrap_or_default(),
+        }
     }
 
     /// Takes the evidence down; answers what it points to.
-    pub(super) fn settle(
-        &mut self,
-        site: SiteId,
-        generation: Generation,
-        evidence: Evidence,
-    ) -> Reason {
+    pub(super) fn settle(&mut self, site: SiteId, generation: Generation) -> Reason {
+        let evidence = self.examine(site, generation);
         let cause = diagnosis::of_end(evidence.exit, &evidence.log);
         let entry = self.sites.get_mut(&site);
         let Some(life) = entry.and_then(|entry| entry.lives.get_mut(&generation)) else {

@@ -43,7 +43,10 @@ impl Machine {
     pub(super) fn stop_ordered(&mut self, visitor: Visitor, now: Now, actions: &mut Vec<Action>) {
         match &mut self.state {
             State::Asleep => actions.push(Action::Answer(visitor, Answer::Asleep)),
-            State::Stopping { stoppers, .. } => stoppers.push(visitor),
+            State::Stopping { stoppers, .. } => {
+                stoppers.push(visitor);
+                self.stop_for_good(Then::Sleep, actions);
+            }
             State::Running { .. } => {
                 let reloaders = self.give_reload_up(actions);
                 actions.extend(answers(reloaders, Answer::Asleep));
@@ -89,7 +92,10 @@ impl Machine {
             State::Starting { start, .. } => {
                 self.fail(disabled(start.generation), Duration::ZERO, now, actions);
             }
-            State::Asleep | State::Stopping { .. } => {}
+            State::Stopping { generation, .. } => {
+                self.stop_for_good(Then::Release(disabled(*generation)), actions);
+            }
+            State::Asleep => {}
         }
     }
 
@@ -186,10 +192,10 @@ impl Machine {
         }
         actions.extend(answers(stoppers, Answer::Asleep));
         match then {
-            Then::Sleep if queued || !waiting.is_empty() => {
+            Then::Sleep | Then::Doze if queued || !waiting.is_empty() => {
                 self.begin(false, Socket::Of(generation), waiting, now, actions);
             }
-            Then::Sleep => actions.push(Action::Release(generation, None)),
+            Then::Sleep | Then::Doze => actions.push(Action::Release(generation, None)),
             Then::Release(failure) => {
                 actions.push(Action::Release(generation, Some(failure)));
                 if !waiting.is_empty() {

@@ -67,7 +67,7 @@ pub(super) fn site(row: &Row<'_>) -> Result<Site> {
             .transpose()
             .map_err(bad("site", id))?,
         idle: idle
-            .map(|span| Span::parse(&span))
+            .map(|text| Idle::parse(&text))
             .transpose()
             .map_err(bad("site", id))?,
         enabled: row.get(7)?,
