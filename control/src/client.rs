@@ -11,6 +11,9 @@ use std::time::Duration;
 /// How long the daemon may take to bring the table up to date (a million sites anew take some seconds).
 const PATIENCE: Duration = Duration::from_secs(30);
 
+/// Of a machine whose settings are not read here.
+const CONTROL_SOCKET: &str = "run/paas/control.sock";
+
 /// Why a daemon did not answer.
 #[derive(Debug, thiserror::Error)]
 pub enum AskError {
@@ -61,7 +64,7 @@ pub enum Refreshed {
 /// Tells the daemon that the registry has changed, and waits until the table holds it.
 pub fn refresh(settings: &Settings) -> Refreshed {
     let answer = ask_own(settings, "/refresh");
-    for neighbour in neighbours(settings) {
+    for neighbour in beside(settings) {
         // They hear of the commit by themselves; this only waits for it.
         let _ = ask(&neighbour, Method::POST, "/refresh", PATIENCE);
     }
@@ -87,29 +90,35 @@ fn ask_own(settings: &Settings, path: &str) -> Result<Answer, AskError> {
 /// The control sockets of this machine and of those beside it.
 pub fn daemons(settings: &Settings) -> Vec<PathBuf> {
     let mut sockets = vec![settings.paths().control_socket()];
-    sockets.extend(neighbours(settings));
+    sockets.extend(beside(settings));
     sockets
 }
 
-/// The control sockets of the other machines that `paasctl up` composes around one registry file: so that a command
-/// returns when all of them route what it added.
-fn neighbours(settings: &Settings) -> Vec<PathBuf> {
-    let own = settings.paths().control_socket();
+fn beside(settings: &Settings) -> impl Iterator<Item = PathBuf> {
+    neighbours(settings)
+        .into_iter()
+        .map(|root| root.join(CONTROL_SOCKET))
+        .filter(|socket| socket.exists())
+}
+
+/// The roots of the other machines that `paasctl up` composes around one registry file: so that a command returns when all of
+/// them route what it added, and finds what lies on them.
+pub fn neighbours(settings: &Settings) -> Vec<PathBuf> {
     let around = settings.paths().registry().parent();
     if around != settings.paths().root().parent() {
         return Vec::new();
     }
     let roots = around.and_then(|directory| std::fs::read_dir(directory).ok());
-    let sockets = roots
+    let roots = roots
         .into_iter()
         .flatten()
         .flatten()
-        .map(|root| root.path().join("run/paas/control.sock"));
-    let mut sockets: Vec<PathBuf> = sockets
-        .filter(|socket| *socket != own && socket.exists())
+        .map(|root| root.path());
+    let mut roots: Vec<_> = roots
+        .filter(|root| root != settings.paths().root() && root.join("etc/paas").is_dir())
         .collect();
-    sockets.sort();
-    sockets
+    roots.sort();
+    roots
 }
 
 /// One question, and its answer within a time.

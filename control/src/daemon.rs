@@ -24,6 +24,7 @@ use crate::initialize::held::remove_if_there;
 use crate::initialize::launching;
 use crate::initialize::machine::{Limits, Shown};
 use crate::initialize::prepare::{Place, SharedRegistry, group_of};
+use crate::logs;
 use crate::registry::{self, RegistryError};
 use crate::settings::{Role, Settings};
 use crate::watch::{Directory, Readable};
@@ -212,6 +213,12 @@ async fn start_waking(
     tokio::spawn(watch_emperors(
         arrivals,
         paths.emperor_stats(),
+        driver.clone(),
+    ));
+    tokio::spawn(logs::keeper::keep(
+        paths.clone(),
+        settings.backend.logs,
+        registry.clone(),
         driver.clone(),
     ));
     tokio::spawn(heed(place, registry, follower.clone(), driver.clone()));

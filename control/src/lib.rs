@@ -14,6 +14,7 @@ pub mod generations;
 pub mod guess;
 pub mod http;
 pub mod initialize;
+pub mod logs;
 pub mod model;
 pub mod nginx;
 pub mod paths;

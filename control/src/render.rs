@@ -188,6 +188,10 @@ struct BackendPart {
     socket_path: NginxValue,
     trusted: Vec<NginxValue>,
     access_log: NginxValue,
+    logs: NginxValue,
+    logs_from: NginxValue,
+    site_access_log: NginxValue,
+    site_error_log: NginxValue,
     read_timeout: NginxValue,
     fallback_timeout: NginxValue,
     initialize: NginxValue,
@@ -339,6 +343,16 @@ fn backend(settings: &Settings) -> Result<BackendPart, RenderError> {
     let control = control.to_str().ok_or(RenderError::Path {
         what: "the control socket",
     })?;
+    let logs = paths.logs();
+    let logs = logs.to_str().ok_or(RenderError::Path {
+        what: "the sites' logs",
+    })?;
+    let within = |before, text, after| {
+        NginxValue::within(before, text, after).map_err(|source| RenderError::Value {
+            what: "the sites' logs",
+            source,
+        })
+    };
     let initialize = NginxValue::within(
         "http://unix:",
         control,
@@ -363,6 +377,10 @@ fn backend(settings: &Settings) -> Result<BackendPart, RenderError> {
             "the backend's access log",
             &paths.logs().join("backend-access.log"),
         )?,
+        logs: path("the sites' logs", &paths.logs())?,
+        logs_from: within("from=", logs, "")?,
+        site_access_log: within("", logs, "/$paas_site/access.log")?,
+        site_error_log: within("", logs, "/$paas_site/error.log")?,
         read_timeout: value("backend.read_timeout", &backend.read_timeout.to_string())?,
         // A little longer than the daemon takes to give a start up, so that its answer arrives.
         fallback_timeout: value(

@@ -1,6 +1,7 @@
 //! The machine's settings, `etc/paas/paas.toml` below the root: what a machine is, where it listens, its limits.
 //! Everything has a default; an unknown key is refused. Relative paths in the file are taken below the root, absolute
 //! ones as they stand.
+use crate::logs::rotate::Bound;
 use crate::model::{AbsolutePath, Idle, Invalid, Span, UidRange};
 use crate::paths::{Paths, SocketPattern};
 use serde::Deserialize;
@@ -219,6 +220,8 @@ pub struct Backend {
     pub launcher: AbsolutePath,
     /// uWSGI processes for each site.
     pub workers: u16,
+    /// How large each of a site's logs may become, and how many older files of it there are.
+    pub logs: Bound,
 }
 
 /// The settings of one machine.

@@ -1,5 +1,7 @@
 //! The shape of `paas.toml`, its defaults, and the way from it to checked settings.
 use super::*;
+use crate::logs::rotate::{Bound, LEAST};
+use crate::model::Bytes;
 use serde::Deserialize;
 
 #[derive(Deserialize, Default)]
@@ -60,6 +62,8 @@ struct BackendFile {
     uwsgi: Option<String>,
     launcher: Option<String>,
     workers: Option<u16>,
+    log_size: Option<String>,
+    log_keep: Option<u32>,
 }
 
 /// Knows where the values came from, for messages and for relative paths.
@@ -229,6 +233,23 @@ impl Checked<'_> {
                 ),
             ));
         }
+        let size = self.check(
+            "backend.log_size",
+            Bytes::parse(raw.log_size.as_deref().unwrap_or("8m")),
+        )?;
+        let keep = raw.log_keep.unwrap_or(3);
+        for (key, number, range) in [
+            ("backend.log_size", size.get(), LEAST..=1 << 40),
+            ("backend.log_keep", keep.into(), 0..=1000),
+        ] {
+            if !range.contains(&number) {
+                let why = format!("it must be {} to {}", range.start(), range.end());
+                return Err(self.invalid(
+                    key,
+                    Invalid::new("a bound of logs", &number.to_string(), why),
+                ));
+            }
+        }
         Ok(Backend {
             listen: raw
                 .listen
@@ -253,6 +274,10 @@ impl Checked<'_> {
                 &raw.launcher.unwrap_or_else(beside_this_program),
             )?,
             workers,
+            logs: Bound {
+                size: size.get(),
+                keep,
+            },
         })
     }
 

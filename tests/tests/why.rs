@@ -19,7 +19,8 @@ fn add(platform: &Platform<'_>, root: &Root, name: &str, more: &[&str]) {
 #[track_caller]
 fn why(platform: &Platform<'_>, what: &str) -> Value {
     let text = platform.paasctl().ok(&["why", what, "--json"]);
-    let answer: Value = serde_json::from_str(&text).unwrap_or_else(|error| panic!("{error}: {text}"));
+    let answer: Value =
+        serde_json::from_str(&text).unwrap_or_else(|error| panic!("{error}: {text}"));
     answer["backends"][0]["failure"].clone()
 }
 
@@ -37,8 +38,15 @@ fn assert_explained(platform: &Platform<'_>, name: &str, reason: &str, in_log: &
     for what in [name, &id(&answer)] {
         let failure = why(platform, what);
         assert_eq!(failure["reason"], reason, "{what}: {failure:#}");
-        assert!(failure["do"].as_str().is_some_and(|advice| !advice.is_empty()));
-        assert!(failure.to_string().contains(in_log), "{in_log}: {failure:#}");
+        assert!(
+            failure["do"]
+                .as_str()
+                .is_some_and(|advice| !advice.is_empty())
+        );
+        assert!(
+            failure.to_string().contains(in_log),
+            "{in_log}: {failure:#}"
+        );
     }
 }
 
@@ -47,12 +55,42 @@ fn each_cause_that_keeps_a_site_from_starting_is_named() {
     let root = Root::new();
     let platform = Platform::start(&root);
     for (name, source, reason, in_log) in [
-        ("import.test", "import no_such_module_anywhere\n", "import-failed", "no_such_module_anywhere"),
-        ("syntax.test", "def application(:\n", "syntax-error", "SyntaxError"),
-        ("spelled.test", "spelled_differently = None\n", "no-callable", ""),
-        ("exit.test", "import os\nos._exit(3)\n", "ended-itself", "exit 3"),
-        ("signal.test", "import os\nos.kill(os.getpid(), 11)\n", "killed", "signal 11"),
-        ("memory.test", "raise MemoryError('all of it')\n", "out-of-memory", "MemoryError"),
+        (
+            "import.test",
+            "import no_such_module_anywhere\n",
+            "import-failed",
+            "no_such_module_anywhere",
+        ),
+        (
+            "syntax.test",
+            "def application(:\n",
+            "syntax-error",
+            "SyntaxError",
+        ),
+        (
+            "spelled.test",
+            "spelled_differently = None\n",
+            "no-callable",
+            "",
+        ),
+        (
+            "exit.test",
+            "import os\nos._exit(3)\n",
+            "ended-itself",
+            "exit 3",
+        ),
+        (
+            "signal.test",
+            "import os\nos.kill(os.getpid(), 11)\n",
+            "killed",
+            "Segmentation Fault",
+        ),
+        (
+            "memory.test",
+            "raise MemoryError('all of it')\n",
+            "out-of-memory",
+            "MemoryError",
+        ),
         (
             "threads.test",
             "raise RuntimeError(\"can't start new thread\")\n",
@@ -73,12 +111,19 @@ fn what_a_site_lacks_is_named() {
     let platform = Platform::start(&root);
     add(&platform, &root, "gone.test", &[]);
     std::fs::remove_dir_all(root.join("sites/gone.test")).expect("ours");
-    assert_explained(&platform, "gone.test", "no-directory", "No such file or directory");
+    assert_explained(
+        &platform,
+        "gone.test",
+        "no-directory",
+        "No such file or directory",
+    );
 
     add(&platform, &root, "venv.test", &[]);
     let nowhere = root.join("no-venv");
     let nowhere = nowhere.to_string_lossy();
-    platform.paasctl().ok(&["set-site", "venv.test", "--venv", &nowhere]);
+    platform
+        .paasctl()
+        .ok(&["set-site", "venv.test", "--venv", &nowhere]);
     assert_explained(&platform, "venv.test", "no-virtualenv", "Python Home");
     platform.assert_healthy();
 }
@@ -96,7 +141,12 @@ fn a_start_that_takes_too_long_is_named() {
     add(&platform, &root, "slow.test", &[]);
     let slow = "print('waiting for a database', flush=True)\nimport time\ntime.sleep(600)\n";
     root.write("sites/slow.test/app.py", slow);
-    assert_explained(&platform, "slow.test", "start-timeout", "waiting for a database");
+    assert_explained(
+        &platform,
+        "slow.test",
+        "start-timeout",
+        "waiting for a database",
+    );
     platform.assert_healthy();
 }
 
@@ -123,7 +173,12 @@ fn a_request_that_broke_off_is_told_from_a_start_and_its_cause_is_named() {
     for expected in ["harakiri", "IMPORT", "running"] {
         assert!(text.contains(expected), "{expected}: {text}");
     }
-    assert!(platform.paasctl().refused(&["why", "1-1"]).contains("nothing is known"));
+    assert!(
+        platform
+            .paasctl()
+            .refused(&["why", "1-1"])
+            .contains("nothing is known")
+    );
     platform.assert_healthy();
 }
 
@@ -138,9 +193,15 @@ fn a_start_shows_how_long_its_parts_took_and_a_restarted_daemon_remembers() {
     let answer: Value = serde_json::from_str(&text).expect("JSON");
     let start = &answer["backends"][0]["starts"][0];
     for phase in ["wait", "prepare", "launch", "spawn", "import", "accept"] {
-        assert!(start["phases"][phase].as_f64().is_some(), "{phase}: {start:#}");
+        assert!(
+            start["phases"][phase].as_f64().is_some(),
+            "{phase}: {start:#}"
+        );
     }
-    assert_eq!((&start["served"], &start["end"]), (&Value::Bool(true), &Value::Null));
+    assert_eq!(
+        (&start["served"], &start["end"]),
+        (&Value::Bool(true), &Value::Null)
+    );
     assert_eq!(answer["backends"][0]["failure"], Value::Null);
     platform.assert_healthy();
 }

@@ -6,6 +6,7 @@ mod backend;
 mod domain;
 mod env;
 mod life;
+mod logs;
 mod machine;
 mod option;
 mod output;
@@ -117,6 +118,8 @@ pub enum Command {
     UnsetOption(option::Unset),
     /// List the options of uWSGI that a site may set.
     ListOptions(Format),
+    /// Show what a site's logs say.
+    Logs(logs::Logs),
     /// Let a further domain lead to a site.
     AddDomain(domain::Add),
     /// List domains and the sites they lead to.
@@ -250,6 +253,7 @@ fn registry(machine: &Machine, command: Command, out: &mut dyn Write) -> Result<
         Command::SetOption(arguments) => option::set(machine, arguments, out),
         Command::UnsetOption(arguments) => option::unset(machine, arguments, out),
         Command::ListOptions(format) => option::list(format, out),
+        Command::Logs(arguments) => logs::run(machine, arguments, out),
         Command::AddDomain(arguments) => domain::add(machine, arguments, out),
         Command::ListDomains(arguments) => domain::list(machine, arguments, out),
         Command::ShowDomain(arguments) => domain::show(machine, arguments, out),

@@ -46,7 +46,7 @@ const EXILE: u8 = 26;
 const KILL: u8 = 9;
 
 /// What a line of the log says, in the order of trust: the first that is found is the reason.
-const IN_THE_LOG: [(&str, Reason); 18] = [
+const IN_THE_LOG: [(&str, Reason); 19] = [
     ("MemoryError", Reason::OutOfMemory),
     ("Cannot allocate memory", Reason::OutOfMemory),
     ("can't start new thread", Reason::TooManyProcesses),
@@ -65,12 +65,15 @@ const IN_THE_LOG: [(&str, Reason); 18] = [
     ("[strict-mode] unknown config directive", Reason::BadOption),
     ("UNABLE to load uWSGI plugin", Reason::NoPlugin),
     ("chdir(): ", Reason::NoDirectory),
+    // uWSGI catches this signal, writes that, and ends with a code.
+    ("got Segmentation Fault", Reason::Killed),
     ("SyntaxError: ", Reason::SyntaxError),
     ("IndentationError: ", Reason::SyntaxError),
     ("TabError: ", Reason::SyntaxError),
-    ("unable to find \"", Reason::NoCallable),
     ("Traceback (most recent call last)", Reason::ImportFailed),
-    ("unable to load app", Reason::ImportFailed),
+    ("failed to open python file", Reason::ImportFailed),
+    // Without an exception, it is not the import.
+    ("callable not found or import error", Reason::NoCallable),
 ];
 
 /// Why a generation ended before its application accepted requests, or after.
@@ -99,7 +102,7 @@ pub fn of_end(exit: Option<Exit>, log: &str) -> Reason {
 pub fn of_request(log: &str) -> Reason {
     let last = |words: &str| log.rfind(words);
     let harakiri = last("HARAKIRI ON WORKER").or(last("HARAKIRI: "));
-    let crash = last("killed by signal");
+    let crash = last("DAMN ! worker");
     match (harakiri, crash) {
         (Some(_), _) => Reason::Harakiri,
         (None, Some(_)) => Reason::RequestCrashed,
@@ -128,7 +131,8 @@ mod tests {
             ),
             (
                 Some(Exit::Code(22)),
-                "unable to find \"app\" callable".to_owned(),
+                "unable to load app 0 (mountpoint='') (callable not found or import error)"
+                    .to_owned(),
                 Reason::NoCallable,
             ),
             (

@@ -1,9 +1,8 @@
 //! What a start needs before there is a vassal file: the site's row, its log directory, its notice pipe, a socket, and the two
 //! texts that tell the launcher and uWSGI what to do. Blocking; runs beside the event loop.
 
-use std::fs::{self, DirBuilder};
+use std::fs;
 use std::io;
-use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -13,6 +12,8 @@ use super::held::{BACKLOG, Held};
 use super::order::{Context, Order};
 use super::words::{Generation, NotPrepared};
 use super::{log_tail, notice, probe};
+use crate::logs::Kind;
+use crate::logs::directory::{self, Owners};
 use crate::model::{Environment, Idle, Site, SiteId};
 use crate::paths::Paths;
 use crate::registry::{Registry, RegistryError};
@@ -33,6 +34,8 @@ pub struct Place {
     pub group: Option<u32>,
     /// Where sites' histories are kept.
     pub history: PathBuf,
+    /// nginx's workers, which write two of a site's logs.
+    nginx: Option<u32>,
     /// The uWSGI program.
     uwsgi: String,
     defaults: Defaults,
@@ -45,14 +48,15 @@ impl Place {
         let kernel = fs::read_to_string("/proc/sys/net/core/somaxconn")
             .ok()
             .and_then(|text| text.trim().parse().ok());
+        let (nginx, group) = match root {
+            true => Some(ids_of(&settings.nginx.user)?).unzip(),
+            false => (None, None),
+        };
         Ok(Place {
             paths: settings.paths().clone(),
             root,
-            group: if root {
-                Some(group_of(&settings.nginx.user)?)
-            } else {
-                None
-            },
+            group,
+            nginx,
             history: settings.paths().state().join("history"),
             uwsgi: settings.backend.uwsgi.as_str().to_owned(),
             defaults: Defaults {
@@ -166,21 +170,23 @@ pub fn prepare(
         uid,
         environment,
     } = row(place, registry, id)?;
-    let snippets = snippets(&place.paths.vassal_snippets())?;
-    let config = vassal::render(&site, &place.defaults, &snippets)?;
-    look_for(site.directory.as_path())?;
-
     let make = |path: &Path, result: io::Result<()>| {
         result.map_err(|source| Unprepared::Make {
             path: path.to_owned(),
             source,
         })
     };
+    // Of a site that is off, too: nginx writes a line for its visitors.
     let logs = place.paths.site_logs(&site.domain);
-    make(
-        &logs,
-        DirBuilder::new().recursive(true).mode(0o750).create(&logs),
-    )?;
+    let owners = place.nginx.map(|nginx| Owners { nginx, group: uid });
+    make(&logs, directory::make(&logs, owners))?;
+    if !site.enabled {
+        return Err(Unprepared::Disabled);
+    }
+    let snippets = snippets(&place.paths.vassal_snippets())?;
+    let config = vassal::render(&site, &place.defaults, &snippets)?;
+    look_for(site.directory.as_path())?;
+
     let pipe = place.notice(id, generation);
     make(&pipe, notice::make(&pipe, place.root.then_some(uid)))?;
     let public = place.paths.site_socket(id, &site.domain);
@@ -193,7 +199,7 @@ pub fn prepare(
             source,
         })?;
 
-    let log = logs.join("server.log");
+    let log = logs.join(Kind::Server.file_name());
     let gid = if place.root {
         uid
     } else {
@@ -244,9 +250,6 @@ fn row(place: &Place, registry: &SharedRegistry, id: SiteId) -> Result<Row, Unpr
     let mut registry = registry.lock().unwrap_or_else(PoisonError::into_inner);
     let view = registry.view()?;
     let site = view.site(id)?.ok_or(Unprepared::NoSuchSite)?;
-    if !site.enabled {
-        return Err(Unprepared::Disabled);
-    }
     let uid = match place.root {
         true => view
             .user(&site.user)?
@@ -300,10 +303,18 @@ fn snippets(directory: &Path) -> Result<String, Unprepared> {
 
 /// The primary group of an account.
 pub fn group_of(account: &str) -> io::Result<u32> {
+    Ok(ids_of(account)?.1)
+}
+
+/// The user and the primary group of an account.
+fn ids_of(account: &str) -> io::Result<(u32, u32)> {
     let accounts = fs::read_to_string("/etc/passwd")?;
     let found = accounts.lines().find_map(|line| {
         let mut fields = line.split(':');
-        (fields.next() == Some(account)).then(|| fields.nth(2)?.parse().ok())?
+        if fields.next() != Some(account) {
+            return None;
+        }
+        Some((fields.nth(1)?.parse().ok()?, fields.next()?.parse().ok()?))
     });
     found.ok_or_else(|| {
         let problem = format!("/etc/passwd has no account {account}, as which nginx's workers run; set nginx.user in paas.toml");

@@ -50,7 +50,7 @@ pub enum Reason {
     ProbeFailed,
     /// The running site broke off in the request.
     SiteFailed,
-    /// The site's process was ended by a signal in a request.
+    /// The process that ran the request ended in the middle of it.
     RequestCrashed,
     /// A request took longer than the site allows, and uWSGI ended its process.
     Harakiri,
@@ -257,8 +257,8 @@ impl Reason {
             Reason::RequestCrashed => said(
                 "request-crashed",
                 10,
-                "the process crashed in the middle of the request",
-                "the log below names the signal; compiled modules are the usual cause",
+                "the process that ran the request ended in the middle of it",
+                "the log below tells how; compiled modules that crash are the usual cause, `os._exit` another",
             ),
             Reason::Harakiri => said(
                 "harakiri",
