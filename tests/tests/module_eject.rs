@@ -154,7 +154,8 @@ fn a_slow_site_ejects_nobody_but_a_backend_that_answers_nobody_is() {
     let root = Root::new();
     let frozen = Arc::new(AtomicBool::new(false));
     let lines = Lines {
-        http: "paas_eject time=1h max_time=1h;",
+        // One failure that counts would do.
+        http: "paas_eject failures=1 time=1h max_time=1h;",
         location: "proxy_read_timeout 300ms;",
         ..Lines::default()
     };
