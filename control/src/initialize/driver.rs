@@ -395,6 +395,7 @@ impl Driver {
     fn steps(&mut self, site: SiteId, mut events: VecDeque<Event>) {
         while let Some(event) = events.pop_front() {
             let now = self.now();
+            tracing::debug!(%site, ?event, "step");
             for action in self.entry(site).machine.step(event, now) {
                 events.extend(self.act(site, action));
             }
