@@ -13,6 +13,7 @@ pub mod apps;
 pub mod build;
 pub mod certificate;
 pub mod http;
+pub mod load;
 pub mod nginx;
 pub mod paasctl;
 pub mod platform;

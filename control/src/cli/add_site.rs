@@ -154,6 +154,7 @@ fn application(
     };
     if !arguments.no_check {
         application::check(machine, user, directory.as_path(), &found)?;
+        application::compile(machine, user, directory.as_path(), found.venv.as_ref())?;
     }
     Ok((Application::Wsgi(found.entry), found.venv))
 }

@@ -5,6 +5,7 @@ mod application;
 mod backend;
 mod domain;
 mod env;
+mod life;
 mod logs;
 mod machine;
 mod option;
@@ -18,6 +19,7 @@ mod takeover;
 mod tuning;
 pub mod up;
 mod user;
+mod why;
 
 pub use machine::Machine;
 
@@ -27,6 +29,7 @@ use crate::registry::RegistryError;
 use crate::render::RenderError;
 use crate::settings::{Settings, SettingsError};
 use clap::{Parser, Subcommand};
+use life::Kind;
 use std::io::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -89,6 +92,18 @@ pub enum Command {
     ShowSite(site::Show),
     /// Change a site: its owner, directory, entry point ...
     SetSite(Box<site::Set>),
+    /// Wake a site, and forget its earlier failures.
+    StartSite(life::Order),
+    /// Let a site finish what it does, and sleep; its next visit wakes it.
+    StopSite(life::Order),
+    /// Run the code that is there now, without a gap; if it fails, what ran before goes on.
+    ReloadSite(life::Order),
+    /// Take a site off: visitors get the maintenance page.
+    DisableSite(life::Order),
+    /// Serve a disabled site again.
+    EnableSite(life::Enable),
+    /// Say why a site, or a request with this id, is not served, and what to do.
+    Why(why::Why),
     /// Remove a site and all its domains; its files stay.
     RemoveSite(site::Remove),
     /// Set variables of the environment of a site's processes.
@@ -204,6 +219,11 @@ fn dispatch(cli: Cli, out: &mut dyn Write) -> Result<ExitCode, CliError> {
         Command::Serve(serve) => serve::run(Settings::load(root)?, serve),
         Command::Render(arguments) => render::run(&Machine::load(root)?, arguments, out),
         Command::Route(arguments) => route::run(&Machine::load(root)?, arguments, out),
+        Command::StartSite(order) => life::order(&Machine::load(root)?, Kind::Start, &order, out),
+        Command::StopSite(order) => life::order(&Machine::load(root)?, Kind::Stop, &order, out),
+        Command::ReloadSite(order) => life::order(&Machine::load(root)?, Kind::Reload, &order, out),
+        Command::DisableSite(order) => life::disable(&Machine::load(root)?, &order, out),
+        Command::EnableSite(order) => life::enable(&Machine::load(root)?, &order, out),
         Command::CheckTakeover(arguments) => takeover::run(&Machine::load(root)?, *arguments, out),
         command => registry(&Machine::load(root)?, command, out).map(|()| ExitCode::SUCCESS),
     }
@@ -241,7 +261,13 @@ fn registry(machine: &Machine, command: Command, out: &mut dyn Write) -> Result<
         Command::RemoveDomain(arguments) => domain::remove(machine, arguments, out),
         Command::ShowPlacement(format) => placement::show(machine, format, out),
         Command::SetPlacement(arguments) => placement::set(machine, arguments, out),
-        Command::CheckTakeover(_)
+        Command::Why(arguments) => why::why(machine, &arguments, out),
+        Command::StartSite(_)
+        | Command::StopSite(_)
+        | Command::ReloadSite(_)
+        | Command::DisableSite(_)
+        | Command::EnableSite(_)
+        | Command::CheckTakeover(_)
         | Command::Route(_)
         | Command::Render(_)
         | Command::Serve(_)

@@ -292,7 +292,8 @@ pub(super) fn show(
 
 pub(super) fn set(machine: &Machine, arguments: Set, out: &mut dyn Write) -> Result<(), CliError> {
     let domain = arguments.domain.clone();
-    let concerns_processes = arguments.dir.is_some()
+    let concerns_processes = arguments.user.is_some()
+        || arguments.dir.is_some()
         || arguments.entry.is_some()
         || arguments.command.is_some()
         || arguments.venv.is_some()

@@ -5,6 +5,7 @@
 
 mod admitting;
 mod hands;
+mod records;
 mod sleeping;
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
@@ -20,6 +21,7 @@ use self::admitting::Bounds;
 use self::sleeping::Counters;
 use super::admission::Admission;
 use super::held::Held;
+use super::history::{self, History, Notes};
 use super::launching::Question;
 use super::machine::{Adopted, Limits, Machine, Shown};
 use super::notice::Notice;
@@ -30,20 +32,23 @@ use crate::emperor::Alarm;
 use crate::model::{Idle, Protocol, SiteId};
 use crate::settings::Waking;
 use crate::watch::Readable;
+use records::Record;
 
 /// What reaches the driver.
 #[derive(Debug)]
 pub enum Message {
     /// nginx asks for a site.
-    Visited(SiteId, Visit, oneshot::Sender<Answer>),
+    Visited(SiteId, Visit, oneshot::Sender<Told>),
     /// The operator wants something of a site.
-    Ordered(SiteId, Order, oneshot::Sender<Answer>),
+    Ordered(SiteId, Order, oneshot::Sender<Told>),
     /// A preparation has ended.
     Prepared(SiteId, Generation, Box<Result<Prepared, Unprepared>>),
     /// A launcher asks for its socket.
     LaunchAsked(Question),
     /// A site's uWSGI has said something.
     Noticed(SiteId, Generation, Notice),
+    /// A launcher could not become what it was to be.
+    Complained(SiteId, Generation, String),
     /// A site's processes have ended.
     Exited(SiteId, Generation),
     /// A reload's application has answered its probe: well, or why not.
@@ -58,8 +63,19 @@ pub enum Message {
     Settled(SiteId, Idle),
     /// The registry says the site is off or gone.
     Retired(SiteId),
+    /// What happened to a site lately.
+    Remembered(SiteId, oneshot::Sender<History>),
     /// Which sites do not sleep, and what they do.
     Asked(oneshot::Sender<Vec<SiteNow>>),
+}
+
+/// What whoever waits for a site is told.
+#[derive(Clone, Debug)]
+pub struct Told {
+    /// What.
+    pub answer: Answer,
+    /// What an error page calls it.
+    pub id: Option<String>,
 }
 
 /// What a site that does not simply sleep is doing.
@@ -80,6 +96,8 @@ struct Entry {
     lives: BTreeMap<Generation, Life>,
     /// A launcher that waits for its answer: the machine gives it at once.
     question: Option<Question>,
+    /// The last request that broke off, and when.
+    incident: Option<(Instant, String)>,
     /// Its last start failed.
     failed: bool,
     /// Those who waited for the start under way have all gone.
@@ -93,6 +111,7 @@ struct Life {
     prepared: Option<Prepared>,
     process: Option<Arc<Readable>>,
     listening: Option<JoinHandle<()>>,
+    record: Record,
     /// How it is asked whether it works; known as soon as it is prepared or taken over.
     probe: Option<probe::Request>,
     draining: Option<JoinHandle<()>>,
@@ -129,7 +148,8 @@ pub struct Driver {
     limits: Limits,
     reports: mpsc::Sender<Message>,
     sites: HashMap<SiteId, Entry>,
-    waiting: HashMap<Visitor, (SiteId, oneshot::Sender<Answer>)>,
+    waiting: HashMap<Visitor, (SiteId, oneshot::Sender<Told>)>,
+    notes: Notes,
     visitors: u64,
     bounds: Bounds,
     admission: Admission,
@@ -152,6 +172,7 @@ impl Driver {
     ) -> Driver {
         let bounds = Bounds::new(waking);
         Driver {
+            notes: history::keep(place.history.clone()),
             counters: Counters::new(&place.paths),
             admission: Driver::new_admission(&bounds),
             bounds,
@@ -175,9 +196,11 @@ impl Driver {
         for found in found {
             let generation = found.adopted.generation();
             sites.entry(found.site).or_default().push(found.adopted);
+            let record = Record::adopted(&self.place.history, found.site, generation);
             let protocol = found.probe.protocol;
             let life = self.life(found.site, generation);
             life.held = Some(found.held);
+            life.record = record;
             life.probe = Some(found.probe);
             life.idle = Some(found.idle);
             // A command says nothing more once it has the site's name.
@@ -222,7 +245,11 @@ impl Driver {
             Message::Visited(site, visit, answer) => {
                 if let Some(refusal) = self.turn_away(site, visit) {
                     // nginx may have given up waiting.
-                    let _ = answer.send(refusal);
+                    let id = self.id_of(site, refusal);
+                    let _ = answer.send(Told {
+                        answer: refusal,
+                        id,
+                    });
                     return;
                 }
                 let visitor = self.receive(site, answer);
@@ -239,22 +266,33 @@ impl Driver {
                 self.entry(site).question = Some(question);
                 self.step(site, Event::LaunchAsked(generation));
             }
+            Message::Noticed(site, generation, Notice::Loading) => {
+                self.mark(site, generation, |phases, took| phases.spawn = Some(took));
+            }
+            Message::Noticed(site, generation, Notice::Loaded) => {
+                self.mark(site, generation, |phases, took| phases.import = Some(took));
+            }
             Message::Noticed(site, generation, Notice::Ready) => {
+                self.mark(site, generation, |phases, took| phases.accept = Some(took));
                 let held = self.held(site, generation);
                 if let Some(Err(problem)) = held.map(Held::lengthen_queue) {
                     tracing::warn!(%site, %problem, "cannot lengthen a socket's queue");
                 }
-                self.step(site, Event::Ready(generation))
+                self.step(site, Event::Ready(generation));
+                self.served(site, generation);
             }
             Message::Noticed(site, generation, Notice::Stopping) => {
                 self.step(site, Event::StopAnnounced(generation));
                 tracing::info!(%site, %generation, "stopping");
             }
             Message::Probed(site, generation, outcome) => {
+                self.mark(site, generation, |phases, took| phases.probe = Some(took));
                 if let Err(problem) = &outcome {
                     tracing::warn!(%site, %generation, %problem, "the new code does not answer well; the old goes on serving");
+                    self.detail(site, generation, problem.to_string());
                 }
                 self.step(site, Event::Probed(generation, outcome.is_ok()));
+                self.served(site, generation);
             }
             Message::Drained(site, generation, number) => {
                 let life = self
@@ -266,15 +304,20 @@ impl Driver {
                 }
             }
             Message::Settled(site, idle) => self.settled(site, idle),
+            Message::Complained(site, generation, complaint) => {
+                self.detail(site, generation, complaint);
+            }
             Message::Exited(site, generation) => {
                 let queued = self.held(site, generation).is_some_and(Held::is_queued);
                 let emperor = self.emperor_lives();
+                let cause = self.settle(site, generation);
                 self.step(
                     site,
                     Event::Exited {
                         generation,
                         queued,
                         emperor,
+                        cause,
                     },
                 );
             }
@@ -295,6 +338,7 @@ impl Driver {
                     self.step(site, Event::EmperorArrived);
                 }
             }
+            Message::Remembered(site, answer) => self.remember(site, answer),
             Message::Retired(site) => self.step(site, Event::Retired),
             Message::Asked(answer) => {
                 let shown = self.sites.iter().map(|(site, entry)| SiteNow {
@@ -322,7 +366,7 @@ impl Driver {
         }
     }
 
-    fn receive(&mut self, site: SiteId, answer: oneshot::Sender<Answer>) -> Visitor {
+    fn receive(&mut self, site: SiteId, answer: oneshot::Sender<Told>) -> Visitor {
         self.visitors += 1;
         let visitor = Visitor(self.visitors);
         self.waiting.insert(visitor, (site, answer));
@@ -374,6 +418,7 @@ impl Entry {
             machine,
             lives: BTreeMap::new(),
             question: None,
+            incident: None,
             failed: false,
             deserted: false,
         }

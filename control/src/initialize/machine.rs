@@ -20,6 +20,7 @@ use super::words::{
     Socket, Visit, Visitor,
 };
 pub use adopted::Adopted;
+use endings::End;
 use reload::Reload;
 
 /// The times the machine works with.
@@ -265,7 +266,15 @@ impl Machine {
                 generation,
                 queued,
                 emperor,
-            } => self.exited(generation, queued, emperor, now, &mut actions),
+                cause,
+            } => {
+                let end = End {
+                    queued,
+                    emperor,
+                    cause,
+                };
+                self.exited(generation, end, now, &mut actions);
+            }
             Event::Passed {
                 generation,
                 deadline,
@@ -432,6 +441,7 @@ impl Machine {
         }
         let (reason, pause) = match why {
             NotPrepared::NoSuchSite | NotPrepared::Disabled => (Reason::Disabled, Duration::ZERO),
+            NotPrepared::NoDirectory => (Reason::NoDirectory, self.limits.pause),
             NotPrepared::Failed => (Reason::NotPrepared, self.limits.pause),
         };
         let failure = Failure {
@@ -440,7 +450,9 @@ impl Machine {
         };
         let answer = match why {
             NotPrepared::NoSuchSite => Answer::NoSuchSite,
-            NotPrepared::Disabled | NotPrepared::Failed => Answer::Unavailable(failure),
+            NotPrepared::Disabled | NotPrepared::NoDirectory | NotPrepared::Failed => {
+                Answer::Unavailable(failure)
+            }
         };
         self.start_failed(failure, answer, pause, now, actions);
     }

@@ -35,6 +35,7 @@ fn exited(of: Generation, queued: bool) -> Event {
         generation: of,
         queued,
         emperor: true,
+        cause: Reason::StartFailed,
     }
 }
 
@@ -307,6 +308,7 @@ fn when_the_emperor_dies_only_wanted_sites_come_back_by_themselves() {
         generation: generation(0),
         queued,
         emperor: false,
+        cause: Reason::StartFailed,
     };
     let actions = running().step(gone(false), at(9000));
     assert_eq!(

@@ -11,7 +11,7 @@ use rustix::process::geteuid;
 use super::held::{BACKLOG, Held};
 use super::order::{Context, Order};
 use super::words::{Generation, NotPrepared};
-use super::{notice, probe};
+use super::{log_tail, notice, probe};
 use crate::logs::Kind;
 use crate::logs::directory::{self, Owners};
 use crate::model::{Environment, Idle, Site, SiteId};
@@ -32,6 +32,8 @@ pub struct Place {
     pub root: bool,
     /// nginx's group, which may connect to sites.
     pub group: Option<u32>,
+    /// Where sites' histories are kept.
+    pub history: PathBuf,
     /// nginx's workers, which write two of a site's logs.
     nginx: Option<u32>,
     /// The uWSGI program.
@@ -55,6 +57,7 @@ impl Place {
             root,
             group,
             nginx,
+            history: settings.paths().state().join("history"),
             uwsgi: settings.backend.uwsgi.as_str().to_owned(),
             defaults: Defaults {
                 workers: settings.backend.workers,
@@ -87,6 +90,8 @@ impl Place {
 pub struct Prepared {
     /// Where the site's processes write.
     pub log: PathBuf,
+    /// How long that is already.
+    pub log_from: u64,
     /// What the launcher is told.
     pub order: Order,
     /// The vassal file's content.
@@ -111,6 +116,14 @@ pub enum Unprepared {
     /// The registry could not be read.
     #[error(transparent)]
     Registry(#[from] RegistryError),
+    /// The site's files are not there.
+    #[error("the site's directory {}: {source}", path.display())]
+    Directory {
+        /// Where they should be.
+        path: PathBuf,
+        /// Why they are not.
+        source: io::Error,
+    },
     /// The site's configuration cannot be written.
     #[error(transparent)]
     Vassal(#[from] VassalError),
@@ -138,6 +151,7 @@ impl Unprepared {
         match self {
             Unprepared::NoSuchSite => NotPrepared::NoSuchSite,
             Unprepared::Disabled => NotPrepared::Disabled,
+            Unprepared::Directory { .. } => NotPrepared::NoDirectory,
             _ => NotPrepared::Failed,
         }
     }
@@ -171,6 +185,7 @@ pub fn prepare(
     }
     let snippets = snippets(&place.paths.vassal_snippets())?;
     let config = vassal::render(&site, &place.defaults, &snippets)?;
+    look_for(site.directory.as_path())?;
 
     let pipe = place.notice(id, generation);
     make(&pipe, notice::make(&pipe, place.root.then_some(uid)))?;
@@ -198,6 +213,7 @@ pub fn prepare(
     };
     let order = Order::new(&site, &environment, &context);
     Ok(Prepared {
+        log_from: log_tail::length(&log),
         idle: place.idle(&site),
         log,
         order,
@@ -205,6 +221,21 @@ pub fn prepare(
         held,
         probe: probe::Request::to(&site),
     })
+}
+
+/// Lost storage shows here, before anything is started that would fail on it.
+fn look_for(directory: &Path) -> Result<(), Unprepared> {
+    let gone = |source| Unprepared::Directory {
+        path: directory.to_owned(),
+        source,
+    };
+    match fs::metadata(directory) {
+        Ok(found) if found.is_dir() => Ok(()),
+        Ok(_) => Err(gone(io::ErrorKind::NotADirectory.into())),
+        // Storage that trusts no root: its user will see.
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => Ok(()),
+        Err(error) => Err(gone(error)),
+    }
 }
 
 /// What the registry says of a site.

@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use super::machine::{Limits, Machine, Shown};
 use super::words::{
-    Action, Answer, Deadline, Event, Generation, NotPrepared, Now, Order, Seen, Socket, Visit,
-    Visitor,
+    Action, Answer, Deadline, Event, Generation, NotPrepared, Now, Order, Reason, Seen, Socket,
+    Visit, Visitor,
 };
 
 /// splitmix64: enough to shuffle with, and the same everywhere.
@@ -103,6 +103,7 @@ impl World {
                     .get(&generation)
                     .is_some_and(|queue| *queue > 0),
                 emperor: self.emperor,
+                cause: Reason::StartFailed,
             },
             Event::Passed {
                 generation,
@@ -241,6 +242,7 @@ impl World {
                 generation,
                 queued: false,
                 emperor: true,
+                cause: Reason::StartFailed,
             });
         }
     }

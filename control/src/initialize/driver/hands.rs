@@ -17,7 +17,7 @@ use super::super::notice::{Notice, Notices};
 use super::super::prepare::{Prepared, Unprepared, prepare};
 use super::super::words::{Action, Deadline, Event, Failure, Generation, Reason, Socket};
 use super::super::{connections, probe, reject};
-use super::{Driver, Life, Message, report};
+use super::{Driver, Life, Message, Record, Told, report};
 use crate::files;
 use crate::model::{Protocol, SiteId};
 use crate::watch::Readable;
@@ -30,9 +30,10 @@ impl Driver {
     pub(super) fn act(&mut self, site: SiteId, action: Action) -> Option<Event> {
         match action {
             Action::Answer(visitor, answer) => {
+                let id = self.id_of(site, answer);
                 // nginx may have given up waiting.
                 let (_, waiting) = self.waiting.remove(&visitor)?;
-                let _ = waiting.send(answer);
+                let _ = waiting.send(Told { answer, id });
             }
             Action::Look(visitor) => {
                 let generation = self.entry(site).machine.serving()?;
@@ -41,7 +42,10 @@ impl Driver {
             }
             Action::Prepare(generation, socket) => self.prepare(site, generation, socket),
             Action::Start(generation) => return self.start(site, generation),
-            Action::Grant(generation) => self.grant(site, generation),
+            Action::Grant(generation) => {
+                self.mark(site, generation, |phases, took| phases.launch = Some(took));
+                self.grant(site, generation);
+            }
             Action::Refuse(_) => drop(self.entry(site).question.take()),
             Action::Probe(generation) => self.probe(site, generation),
             Action::Publish(generation) => {
@@ -90,13 +94,12 @@ impl Driver {
     fn prepare(&mut self, site: SiteId, generation: Generation, socket: Socket) {
         if let Socket::Of(earlier) = socket {
             // Taken over right now: whatever becomes of this start, the socket is its own to release.
-            let held = self
-                .entry(site)
-                .lives
-                .remove(&earlier)
-                .and_then(|life| life.held);
-            self.life(site, generation).held = held;
+            if let Some(life) = self.entry(site).lives.remove(&earlier) {
+                self.note(site, &life.record);
+                self.life(site, generation).held = life.held;
+            }
         }
+        self.life(site, generation).record = Record::new(generation);
         self.entry(site).deserted = false;
         self.ask(site, generation);
     }
@@ -104,6 +107,7 @@ impl Driver {
     /// The machine bears one more start: this one.
     pub(super) fn begin(&mut self, site: SiteId, generation: Generation) {
         tracing::info!(%site, %generation, "starting");
+        self.mark(site, generation, |phases, took| phases.wait = Some(took));
         let fresh = self.held(site, generation).is_none();
         let (place, registry, reports) = (
             self.place.clone(),
@@ -128,9 +132,11 @@ impl Driver {
             Ok(mut prepared) if wanted => {
                 let life = self.life(site, generation);
                 life.held = prepared.held.take().or(life.held.take());
+                life.record.start.log = Some((prepared.log.clone(), prepared.log_from));
                 life.probe = Some(prepared.probe.clone());
                 life.idle = Some(prepared.idle);
                 life.prepared = Some(prepared);
+                self.mark(site, generation, |phases, took| phases.prepare = Some(took));
                 if let Some(held) = self.held(site, generation) {
                     mind_the_limit(held);
                 }
@@ -146,6 +152,9 @@ impl Driver {
             }
             Err(problem) => {
                 tracing::warn!(%site, %generation, %problem, "cannot start the site");
+                if wanted {
+                    self.detail(site, generation, problem.to_string());
+                }
                 self.step(site, Event::NotPrepared(generation, problem.why()));
             }
         }
@@ -312,7 +321,9 @@ impl Driver {
     fn forget(&mut self, site: SiteId, generation: Generation) {
         self.remove(&self.place.vassal(site, generation));
         self.remove(&self.place.notice(site, generation));
-        if let Some(listening) = self.life(site, generation).listening.take() {
+        let life = self.life(site, generation);
+        life.record.told = true;
+        if let Some(listening) = life.listening.take() {
             listening.abort();
         }
         self.alarm.ring();
@@ -321,7 +332,7 @@ impl Driver {
     fn release(&mut self, site: SiteId, generation: Generation, failure: Option<Failure>) {
         let entry = self.entry(site);
         entry.failed |= failure.is_some();
-        let Some(life) = entry.lives.remove(&generation) else {
+        let Some(mut life) = entry.lives.remove(&generation) else {
             return;
         };
         if entry.lives.is_empty() && failure.is_none() {
@@ -333,6 +344,8 @@ impl Driver {
             failure,
             life.prepared.as_ref().map(|prepared| &*prepared.log),
         );
+        life.record.end(failure.map(|failure| failure.reason));
+        self.note(site, &life.record);
         let late = Failure {
             reason: Reason::Restarting,
             generation,

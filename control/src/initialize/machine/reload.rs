@@ -172,7 +172,7 @@ impl Machine {
         let Start { generation, phase } = start;
         match phase {
             // What is prepared comes back unwanted.
-            Phase::Preparing => {}
+            Phase::Preparing => actions.push(Action::Release(generation, failure)),
             Phase::Written => {
                 actions.push(Action::Forget(generation));
                 actions.push(Action::Release(generation, failure));
