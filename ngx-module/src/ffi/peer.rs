@@ -157,7 +157,7 @@ unsafe extern "C" fn get(connection: *mut ngx_peer_connection_t, data: *mut c_vo
             connection.name = peer.name;
             if let Some(keepalive) = selection.keepalive()
                 && let Some(key) = key_of(selection.request(), connection)
-                && keepalive.reuse(&key, connection, !selection.request().is_idempotent())
+                && keepalive.reuse(&key, connection, selection.request().is_idempotent())
             {
                 return NGX_DONE as ngx_int_t;
             }
