@@ -15,6 +15,7 @@ use tokio::net::UnixListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 
+use crate::change::Changer;
 use crate::emperor::{self, Alarm, EmperorError, Stats};
 use crate::follow::{self, FollowError, Follower};
 use crate::http::{self, Daemon};
@@ -86,6 +87,13 @@ pub async fn run(settings: Settings) -> Result<(), DaemonError> {
         true => Some(start_waking(&settings, &follower).await?),
         false => None,
     };
+    let changer = Changer {
+        machine: settings.name.clone(),
+        registry: Arc::new(Mutex::new(registry::open(&settings)?)),
+        follower: follower.clone(),
+        driver: driver.clone(),
+    };
+    tokio::spawn(changer.run());
     let control = listen(&settings.paths().control_socket(), 0o660, group)?;
     let api = http::router(Daemon {
         name: settings.name.clone(),

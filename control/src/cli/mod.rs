@@ -8,6 +8,7 @@ mod env;
 mod life;
 mod logs;
 mod machine;
+mod moves;
 mod option;
 mod output;
 mod placement;
@@ -24,7 +25,7 @@ mod why;
 pub use machine::Machine;
 
 use crate::generations::GenerationError;
-use crate::model::Invalid;
+use crate::model::{Invalid, State};
 use crate::registry::RegistryError;
 use crate::render::RenderError;
 use crate::settings::{Settings, SettingsError};
@@ -84,6 +85,12 @@ pub enum Command {
     SetBackend(backend::Set),
     /// Remove a backend; its sites go elsewhere.
     RemoveBackend(backend::Remove),
+    /// Put a backend into service.
+    EnableBackend(backend::Named),
+    /// Empty a backend: no site goes there unless no other can take it.
+    DrainBackend(backend::Named),
+    /// Take a backend out of service; its sites go elsewhere, and back when it is enabled.
+    DisableBackend(backend::Named),
     /// Add a site, or many.
     AddSite(Box<add_site::Add>),
     /// List sites.
@@ -242,6 +249,15 @@ fn registry(machine: &Machine, command: Command, out: &mut dyn Write) -> Result<
         Command::ShowBackend(arguments) => backend::show(machine, arguments, out),
         Command::SetBackend(arguments) => backend::set(machine, arguments, out),
         Command::RemoveBackend(arguments) => backend::remove(machine, arguments, out),
+        Command::EnableBackend(arguments) => {
+            backend::set_state(machine, arguments, State::Active, out)
+        }
+        Command::DrainBackend(arguments) => {
+            backend::set_state(machine, arguments, State::Draining, out)
+        }
+        Command::DisableBackend(arguments) => {
+            backend::set_state(machine, arguments, State::Disabled, out)
+        }
         Command::AddSite(arguments) => add_site::add(machine, *arguments, out),
         Command::ListSites(arguments) => site::list(machine, arguments, out),
         Command::ShowSite(arguments) => site::show(machine, arguments, out),

@@ -131,7 +131,9 @@ fn what_is_written_is_read_back() {
             threshold: u64::MAX,
         }),
     };
-    world.edit(|edit| edit.set_placement(&placement)).unwrap();
+    world
+        .edit(|edit| edit.set_placement(&placement, None))
+        .unwrap();
     assert_eq!(again.view().unwrap().placement().unwrap(), placement);
 }
 
@@ -435,7 +437,7 @@ fn the_log_names_each_thing_once_and_says_when_it_is_too_short() {
         ])
     );
     world
-        .edit(|edit| edit.set_placement(&Placement::default()))
+        .edit(|edit| edit.set_placement(&Placement::default(), None))
         .unwrap();
     assert_eq!(world.since(start), None, "trimmed");
     let now = world.revision();

@@ -175,6 +175,20 @@ pub(super) fn placement(row: &Row<'_>) -> Result<Placement> {
     })
 }
 
+pub(super) fn progress(row: &Row<'_>) -> Result<Progress> {
+    let over: String = row.get(0)?;
+    let direction: Option<String> = row.get(1)?;
+    Ok(Progress {
+        over: Span::parse(&over).map_err(bad("placement", "over"))?,
+        direction: direction
+            .unwrap_or_default()
+            .parse()
+            .map_err(bad("placement", "direction"))?,
+        paused: row.get(2)?,
+        stepped_at: row.get::<_, Option<u64>>(3)?.unwrap_or(0),
+    })
+}
+
 /// An id as SQLite keeps it.
 pub(super) fn number(id: SiteId) -> i64 {
     i64::try_from(id.0.get()).unwrap_or(i64::MAX)
