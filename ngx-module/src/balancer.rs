@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use routing::health::Action;
 use table::{BackendId, SiteRecord};
 
 use crate::context::Context;
@@ -15,7 +16,9 @@ use crate::ffi::request::{Expression, Request};
 #[cfg(any(ngx_feature = "ssl", ngx_feature = "http_ssl"))]
 use crate::ffi::tls::Sessions;
 use crate::ffi::upstream::Upstream;
-use crate::{site, worker};
+use crate::health::{Place as Entry, Watch};
+use crate::site;
+use crate::worker::{self, Backend, Chosen};
 
 mod peers;
 mod servers;
@@ -24,10 +27,6 @@ use servers::{Place, Servers};
 
 /// A request never tries more backends than this: what is left would find the same trouble.
 const MOST_TRIES: usize = 64;
-
-/// What a backend says in `X-Paas-Reason` of a site that does not run on it and that it does not wake. Nothing that a site
-/// sends passes under this name.
-pub(crate) const ELSEWHERE: &str = "elsewhere";
 
 /// What `paas_hash` of an upstream block says.
 pub(crate) struct Hash {
@@ -103,6 +102,9 @@ pub(crate) fn prepare(
             ));
         }
         http.places_by_table = true;
+        if http.watch.is_none() && http.eject.failures > 0 {
+            http.watch = Some(Watch::add(conf, http.eject)?);
+        }
         Over::Table
     });
     Ok(())
@@ -138,6 +140,15 @@ pub(crate) enum Failure {
     Answered,
 }
 
+/// What else is known of an attempt.
+#[derive(Clone, Copy)]
+pub(crate) struct Attempt {
+    /// When it began.
+    pub(crate) sent: u64,
+    /// The answer says that the backend, and not the site, is to blame.
+    pub(crate) is_backend_s_fault: bool,
+}
+
 impl Outcome {
     /// Whether the request goes to another one if it goes on.
     fn is_final(self) -> bool {
@@ -164,8 +175,9 @@ enum Among<'r> {
     },
     Backends {
         site: Option<&'r SiteRecord>,
+        watch: Option<&'r Watch>,
         tried: Vec<BackendId>,
-        current: Option<BackendId>,
+        current: Option<Chosen>,
     },
 }
 
@@ -187,6 +199,7 @@ impl<'r> Selection<'r> {
             }
             Over::Table => Among::Backends {
                 site: site::of(request),
+                watch: request.main().http_conf()?.watch.as_ref(),
                 tried: Vec::new(),
                 current: None,
             },
@@ -218,7 +231,7 @@ impl<'r> Selection<'r> {
     pub(crate) fn tries(&self) -> usize {
         let tries = match &self.among {
             Among::Servers { servers, .. } => servers.tries(),
-            Among::Backends { .. } => worker::tries(self.keepalive()),
+            Among::Backends { watch, .. } => worker::begin(self.keepalive(), *watch),
         };
         tries.clamp(1, MOST_TRIES)
     }
@@ -232,9 +245,11 @@ impl<'r> Selection<'r> {
                 site,
                 tried,
                 current,
+                ..
             } => {
-                let tried: Vec<_> = tried.iter().chain(current).copied().collect();
-                site.is_some_and(|site| worker::choose(site, &tried).is_some())
+                let current = current.iter().map(|chosen| chosen.backend.id);
+                let tried: Vec<_> = tried.iter().copied().chain(current).collect();
+                site.is_some_and(|site| worker::has_other(site, &tried))
             }
         }
     }
@@ -257,11 +272,12 @@ impl<'r> Selection<'r> {
             }
             Among::Backends {
                 site,
+                watch,
                 tried,
                 current,
             } => {
-                let (id, backend) = worker::choose((*site)?, tried)?;
-                *current = Some(id);
+                let chosen = worker::choose((*site)?, tried, *watch)?;
+                let backend = &current.insert(chosen).backend;
                 (backend.address.give(pool)?, Arc::clone(&backend.name))
             }
         };
@@ -270,7 +286,7 @@ impl<'r> Selection<'r> {
     }
 
     /// nginx is done with what `next` gave last.
-    pub(crate) fn done(&mut self, outcome: Outcome) {
+    pub(crate) fn done(&mut self, outcome: Outcome, attempt: Attempt) {
         match &mut self.among {
             Among::Servers {
                 servers,
@@ -291,17 +307,60 @@ impl<'r> Selection<'r> {
             }
             Among::Backends {
                 site,
+                watch,
                 tried,
                 current,
             } => {
-                let Some(id) = current.take() else { return };
+                let Some(chosen) = current.take() else { return };
                 if let (Outcome::Elsewhere, Some(site)) = (outcome, site) {
-                    worker::is_elsewhere(site, id);
+                    worker::is_elsewhere(site, chosen.backend.id);
+                }
+                if let Some(watch) = watch {
+                    let action = tell(watch, chosen.place, outcome, attempt);
+                    follow(action, self.request, &chosen.backend, self.part);
                 }
                 if outcome.is_final() {
-                    tried.push(id);
+                    tried.push(chosen.backend.id);
                 }
             }
         }
+    }
+}
+
+/// Notes what an attempt says of a backend's health.
+fn tell(watch: &Watch, place: Option<Entry>, outcome: Outcome, attempt: Attempt) -> Action {
+    match outcome {
+        // A site's own errors say nothing about the backend. What its nginx says by itself it says in a header that no site
+        // can send.
+        Outcome::Answered
+        | Outcome::Refused
+        | Outcome::Elsewhere
+        | Outcome::Failed(Failure::Answered) => match attempt.is_backend_s_fault {
+            true => watch.failed(place, attempt.sent),
+            false => watch.answered(place),
+        },
+        Outcome::Failed(Failure::Unreached | Failure::Broken) => watch.failed(place, attempt.sent),
+        Outcome::Failed(Failure::Silent) => watch.was_silent(place, attempt.sent),
+        Outcome::Unknown | Outcome::StaleConnection => Action::Nothing,
+    }
+}
+
+/// Does what follows.
+fn follow(action: Action, request: Request<'_>, backend: &Backend, part: &ServerConf) {
+    let (name, address) = (&backend.name, &backend.address);
+    let log = |message: std::fmt::Arguments<'_>| request.log().write(Level::Warning, message);
+    match action {
+        Action::Eject(time) => {
+            if let Some(keepalive) = &part.keepalive {
+                keepalive.close_to(|other| other == address.sockaddr());
+            }
+            log(format_args!(
+                "paas_eject: backend {name} ({address}) fails and gets no requests for {time} ms"
+            ));
+        }
+        Action::Readmit => log(format_args!(
+            "paas_eject: backend {name} ({address}) serves again and gets its sites back little by little"
+        )),
+        Action::Nothing | Action::Avoid | Action::Try => (),
     }
 }

@@ -10,13 +10,13 @@ use std::path::Path;
 
 use ngx::ffi::ngx_http_phases_NGX_HTTP_PRECONTENT_PHASE as PRECONTENT;
 
-use crate::balancer::ELSEWHERE;
 use crate::context::{Context, Reason};
 use crate::ffi::log::Level;
 use crate::ffi::phase::Handler;
 use crate::ffi::request::{Expression, Outcome, Request};
 use crate::ffi::subrequest::Subrequest;
 use crate::ffi::timer::Timer;
+use crate::role::ELSEWHERE;
 use crate::site;
 
 mod parked;

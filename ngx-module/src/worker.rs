@@ -1,22 +1,24 @@
 //! What this worker process knows of the table: one reader, opened at the first request (never before the
 //! fork), and the backends decoded once for every revision of them.
 
-use std::collections::HashSet;
 use std::path::Path;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
+use std::sync::{Mutex, MutexGuard, PoisonError, TryLockError};
 
-use routing::{Backends, Placement, SlotTable, State};
-use table::{BackendId, BackendRecord, Reader, SiteRecord, TableError, View};
+use routing::Placement;
+use table::{BackendId, Reader, SiteRecord, TableError, View};
 
 use crate::ffi::keepalive::Keepalive;
 use crate::ffi::log::{Level, Log, OncePerSecond};
-use crate::ffi::peer::Address;
+use crate::ffi::milliseconds;
+use crate::health::Watch;
 use crate::site::Lookup;
 
+mod backends;
 mod elsewhere;
 mod memo;
 
-use elsewhere::Elsewhere;
+use backends::BackendList;
+pub(crate) use backends::{Backend, Chosen};
 use memo::Memo;
 
 /// A worker has one thread, so nobody ever waits for this lock.
@@ -27,30 +29,6 @@ struct Worker {
     memo: Memo,
     placement: Placement,
     backends: Option<BackendList>,
-}
-
-/// The backends of one revision, decoded.
-struct BackendList {
-    revision: u64,
-    /// In their configured order, which is that of their numbers.
-    members: Vec<Member>,
-    /// How many of them are not disabled.
-    tries: usize,
-    slots: SlotTable,
-    /// None if no backend is being drained.
-    elsewhere: Option<Elsewhere>,
-}
-
-struct Member {
-    id: BackendId,
-    state: State,
-    backend: Arc<Backend>,
-}
-
-/// A backend of the table, ready to be connected to.
-pub(crate) struct Backend {
-    pub(crate) name: Arc<str>,
-    pub(crate) address: Address,
 }
 
 /// Looks a host up, and keeps the list of backends fresh if the configuration needs it.
@@ -77,39 +55,61 @@ pub(crate) fn lookup(table: &Path, host: &[u8], with_backends: bool) -> Lookup {
         })
 }
 
+/// A request of a site is about to be sent: takes notice of what has happened to the backends, and closes idle connections to those
+/// that get none. Returns how many backends may be given the request.
+pub(crate) fn begin(keepalive: Option<&Keepalive>, watch: Option<&Watch>) -> usize {
+    let mut worker = lock();
+    let Some(list) = worker
+        .as_mut()
+        .and_then(|worker| worker.as_mut()?.backends.as_mut())
+    else {
+        return 0;
+    };
+    if let Some(watch) = watch {
+        list.look(watch, milliseconds());
+    }
+    if let Some(keepalive) = keepalive {
+        keepalive.agree_with(list.state(), || list.addresses(watch));
+    }
+    list.tries
+}
+
 /// The backend for a site of those that were not tried yet.
-pub(crate) fn choose(site: &SiteRecord, tried: &[BackendId]) -> Option<(BackendId, Arc<Backend>)> {
+pub(crate) fn choose(
+    site: &SiteRecord,
+    tried: &[BackendId],
+    watch: Option<&Watch>,
+) -> Option<Chosen> {
     let mut worker = lock()?;
     let worker = worker.as_mut()?;
     worker
         .backends
         .as_mut()?
-        .choose(site, &worker.placement, tried)
+        .choose(site, &worker.placement, tried, watch, milliseconds())
+}
+
+/// Whether a site has a backend that was not tried yet, however it does.
+pub(crate) fn has_other(site: &SiteRecord, tried: &[BackendId]) -> bool {
+    let mut worker = lock();
+    worker
+        .as_mut()
+        .and_then(|worker| worker.as_mut())
+        .and_then(|worker| {
+            let list = worker.backends.as_mut()?;
+            list.find(site, &worker.placement, tried, |_| true)
+        })
+        .is_some()
 }
 
 /// A backend has said that a site does not run there, and that it does not wake it.
 pub(crate) fn is_elsewhere(site: &SiteRecord, backend: BackendId) {
-    if let Some(mut worker) = lock()
-        && let Some(list) = worker.as_mut().and_then(|worker| worker.backends.as_mut())
-    {
+    let mut worker = lock();
+    let list = worker
+        .as_mut()
+        .and_then(|worker| worker.as_mut()?.backends.as_mut());
+    if let Some(list) = list {
         list.is_elsewhere(site, backend);
     }
-}
-
-/// How many backends may be given a request that is about to be sent. Of connections kept to backends that are gone or out of
-/// service, none is kept any longer.
-pub(crate) fn tries(keepalive: Option<&Keepalive>) -> usize {
-    let worker = lock();
-    let Some(list) = worker
-        .as_ref()
-        .and_then(|worker| worker.as_ref()?.backends.as_ref())
-    else {
-        return 0;
-    };
-    if let Some(keepalive) = keepalive {
-        keepalive.agree_with(list.revision, || list.addresses());
-    }
-    list.tries
 }
 
 fn lock() -> Option<MutexGuard<'static, Option<Worker>>> {
@@ -174,85 +174,4 @@ fn refresh(backends: &mut Option<BackendList>, view: &View) -> Result<(), TableE
         *backends = Some(BackendList::new(revision, view.backends()?));
     }
     Ok(())
-}
-
-impl BackendList {
-    fn new(revision: u64, records: Vec<BackendRecord>) -> Self {
-        let slots = SlotTable::new(Backends::new(records.iter().map(BackendRecord::candidate)));
-        let tries = records
-            .iter()
-            .filter(|record| record.state != State::Disabled)
-            .count();
-        let is_draining = |record: &BackendRecord| record.state == State::Draining;
-        let elsewhere = records.iter().any(is_draining).then(Elsewhere::default);
-        let members = records.into_iter().map(|record| Member {
-            id: record.id,
-            state: record.state,
-            backend: Arc::new(Backend {
-                name: record.name.into(),
-                address: Address::from_socket(record.address),
-            }),
-        });
-        Self {
-            revision,
-            members: members.collect(),
-            tries,
-            slots,
-            elsewhere,
-        }
-    }
-
-    /// Where requests may be sent.
-    fn addresses(&self) -> HashSet<&[u8]> {
-        let in_service = |member: &&Member| member.state != State::Disabled;
-        let in_service = self.members.iter().filter(in_service);
-        in_service
-            .map(|member| member.backend.address.sockaddr())
-            .collect()
-    }
-
-    fn is_elsewhere(&mut self, site: &SiteRecord, backend: BackendId) {
-        let found = self
-            .members
-            .binary_search_by_key(&backend, |member| member.id);
-        let member = found.ok().and_then(|index| self.members.get(index));
-        // One that has not heard yet that it is in service again says so for the last time.
-        if member.is_some_and(|member| member.state == State::Draining)
-            && let Some(elsewhere) = &mut self.elsewhere
-        {
-            elsewhere.put(site.id, backend);
-        }
-    }
-
-    fn choose(
-        &mut self,
-        site: &SiteRecord,
-        placement: &Placement,
-        tried: &[BackendId],
-    ) -> Option<(BackendId, Arc<Backend>)> {
-        let Self {
-            members,
-            slots,
-            elsewhere,
-            ..
-        } = self;
-        let pin = site
-            .pin
-            .and_then(|pin| members.binary_search_by_key(&pin, |member| member.id).ok());
-        let is = |index: usize, of: &dyn Fn(BackendId) -> bool| {
-            members.get(index).is_some_and(|member| of(member.id))
-        };
-        let is_left = |index| tried.is_empty() || is(index, &|id| !tried.contains(&id));
-        let key = site.primary.as_bytes();
-        // What is known to lie elsewhere is asked there at once; if nobody is left there, once more.
-        let at_once = elsewhere.as_ref().and_then(|elsewhere| {
-            let may_be_there = |index| is(index, &|id| !elsewhere.has(site.id, id));
-            let usable = |index| is_left(index) && may_be_there(index);
-            slots.choose(key, pin, placement, usable)
-        });
-        let index = at_once.or_else(|| slots.choose(key, pin, placement, is_left))?;
-        members
-            .get(index)
-            .map(|member| (member.id, Arc::clone(&member.backend)))
-    }
 }

@@ -1,9 +1,8 @@
 //! What a start needs before there is a vassal file: the site's row, its log directory, its notice pipe, a socket, and the two
 //! texts that tell the launcher and uWSGI what to do. Blocking; runs beside the event loop.
 
-use std::fs::{self, DirBuilder};
+use std::fs;
 use std::io;
-use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -12,8 +11,10 @@ use rustix::process::geteuid;
 use super::held::{BACKLOG, Held};
 use super::order::{Context, Order};
 use super::words::{Generation, NotPrepared};
-use super::{notice, probe};
-use crate::model::{Environment, Site, SiteId};
+use super::{log_tail, notice, probe};
+use crate::logs::Kind;
+use crate::logs::directory::{self, Owners};
+use crate::model::{Environment, Idle, Site, SiteId};
 use crate::paths::Paths;
 use crate::registry::{Registry, RegistryError};
 use crate::settings::Settings;
@@ -31,6 +32,10 @@ pub struct Place {
     pub root: bool,
     /// nginx's group, which may connect to sites.
     pub group: Option<u32>,
+    /// Where sites' histories are kept.
+    pub history: PathBuf,
+    /// nginx's workers, which write two of a site's logs.
+    nginx: Option<u32>,
     /// The uWSGI program.
     uwsgi: String,
     defaults: Defaults,
@@ -43,14 +48,16 @@ impl Place {
         let kernel = fs::read_to_string("/proc/sys/net/core/somaxconn")
             .ok()
             .and_then(|text| text.trim().parse().ok());
+        let (nginx, group) = match root {
+            true => Some(ids_of(&settings.nginx.user)?).unzip(),
+            false => (None, None),
+        };
         Ok(Place {
             paths: settings.paths().clone(),
             root,
-            group: if root {
-                Some(group_of(&settings.nginx.user)?)
-            } else {
-                None
-            },
+            group,
+            nginx,
+            history: settings.paths().state().join("history"),
             uwsgi: settings.backend.uwsgi.as_str().to_owned(),
             defaults: Defaults {
                 workers: settings.backend.workers,
@@ -58,6 +65,11 @@ impl Place {
                 backlog: kernel.unwrap_or(128).min(BACKLOG.unsigned_abs()),
             },
         })
+    }
+
+    /// After how long without a request a site sleeps on this machine.
+    pub fn idle(&self, site: &Site) -> Idle {
+        site.idle.unwrap_or(self.defaults.idle)
     }
 
     /// The vassal file of a generation.
@@ -78,10 +90,14 @@ impl Place {
 pub struct Prepared {
     /// Where the site's processes write.
     pub log: PathBuf,
+    /// How long that is already.
+    pub log_from: u64,
     /// What the launcher is told.
     pub order: Order,
     /// The vassal file's content.
     pub config: String,
+    /// After how long without a request it sleeps.
+    pub idle: Idle,
     /// A new socket, unless one is held.
     pub held: Option<Held>,
     /// What its code must answer to take over from a running generation.
@@ -100,6 +116,14 @@ pub enum Unprepared {
     /// The registry could not be read.
     #[error(transparent)]
     Registry(#[from] RegistryError),
+    /// The site's files are not there.
+    #[error("the site's directory {}: {source}", path.display())]
+    Directory {
+        /// Where they should be.
+        path: PathBuf,
+        /// Why they are not.
+        source: io::Error,
+    },
     /// The site's configuration cannot be written.
     #[error(transparent)]
     Vassal(#[from] VassalError),
@@ -127,6 +151,7 @@ impl Unprepared {
         match self {
             Unprepared::NoSuchSite => NotPrepared::NoSuchSite,
             Unprepared::Disabled => NotPrepared::Disabled,
+            Unprepared::Directory { .. } => NotPrepared::NoDirectory,
             _ => NotPrepared::Failed,
         }
     }
@@ -145,20 +170,23 @@ pub fn prepare(
         uid,
         environment,
     } = row(place, registry, id)?;
-    let snippets = snippets(&place.paths.vassal_snippets())?;
-    let config = vassal::render(&site, &place.defaults, &snippets)?;
-
     let make = |path: &Path, result: io::Result<()>| {
         result.map_err(|source| Unprepared::Make {
             path: path.to_owned(),
             source,
         })
     };
+    // Of a site that is off, too: nginx writes a line for its visitors.
     let logs = place.paths.site_logs(&site.domain);
-    make(
-        &logs,
-        DirBuilder::new().recursive(true).mode(0o750).create(&logs),
-    )?;
+    let owners = place.nginx.map(|nginx| Owners { nginx, group: uid });
+    make(&logs, directory::make(&logs, owners))?;
+    if !site.enabled {
+        return Err(Unprepared::Disabled);
+    }
+    let snippets = snippets(&place.paths.vassal_snippets())?;
+    let config = vassal::render(&site, &place.defaults, &snippets)?;
+    look_for(site.directory.as_path())?;
+
     let pipe = place.notice(id, generation);
     make(&pipe, notice::make(&pipe, place.root.then_some(uid)))?;
     let public = place.paths.site_socket(id, &site.domain);
@@ -171,7 +199,7 @@ pub fn prepare(
             source,
         })?;
 
-    let log = logs.join("server.log");
+    let log = logs.join(Kind::Server.file_name());
     let gid = if place.root {
         uid
     } else {
@@ -185,15 +213,29 @@ pub fn prepare(
     };
     let order = Order::new(&site, &environment, &context);
     Ok(Prepared {
+        log_from: log_tail::length(&log),
+        idle: place.idle(&site),
         log,
         order,
         config,
         held,
-        probe: probe::Request {
-            host: site.domain.to_string(),
-            target: "/".to_owned(),
-        },
+        probe: probe::Request::to(&site),
     })
+}
+
+/// Lost storage shows here, before anything is started that would fail on it.
+fn look_for(directory: &Path) -> Result<(), Unprepared> {
+    let gone = |source| Unprepared::Directory {
+        path: directory.to_owned(),
+        source,
+    };
+    match fs::metadata(directory) {
+        Ok(found) if found.is_dir() => Ok(()),
+        Ok(_) => Err(gone(io::ErrorKind::NotADirectory.into())),
+        // Storage that trusts no root: its user will see.
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => Ok(()),
+        Err(error) => Err(gone(error)),
+    }
 }
 
 /// What the registry says of a site.
@@ -208,9 +250,6 @@ fn row(place: &Place, registry: &SharedRegistry, id: SiteId) -> Result<Row, Unpr
     let mut registry = registry.lock().unwrap_or_else(PoisonError::into_inner);
     let view = registry.view()?;
     let site = view.site(id)?.ok_or(Unprepared::NoSuchSite)?;
-    if !site.enabled {
-        return Err(Unprepared::Disabled);
-    }
     let uid = match place.root {
         true => view
             .user(&site.user)?
@@ -264,10 +303,18 @@ fn snippets(directory: &Path) -> Result<String, Unprepared> {
 
 /// The primary group of an account.
 pub fn group_of(account: &str) -> io::Result<u32> {
+    Ok(ids_of(account)?.1)
+}
+
+/// The user and the primary group of an account.
+fn ids_of(account: &str) -> io::Result<(u32, u32)> {
     let accounts = fs::read_to_string("/etc/passwd")?;
     let found = accounts.lines().find_map(|line| {
         let mut fields = line.split(':');
-        (fields.next() == Some(account)).then(|| fields.nth(2)?.parse().ok())?
+        if fields.next() != Some(account) {
+            return None;
+        }
+        Some((fields.nth(1)?.parse().ok()?, fields.next()?.parse().ok()?))
     });
     found.ok_or_else(|| {
         let problem = format!("/etc/passwd has no account {account}, as which nginx's workers run; set nginx.user in paas.toml");

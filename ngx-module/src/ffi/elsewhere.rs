@@ -16,12 +16,13 @@ use ngx::ffi::{
 
 use super::guard::{Entry, guard};
 use super::request::Request;
-use crate::balancer::{ELSEWHERE, Selection};
+use crate::balancer::Selection;
+use crate::role::{ELSEWHERE, REASON};
 
 type Callback = unsafe extern "C" fn(*mut ngx_http_request_t) -> ngx_int_t;
 
 /// What nginx called for a request's upstream before this module put itself in front.
-pub(crate) struct Watch {
+pub(crate) struct Detour {
     process_header: Cell<Option<Callback>>,
     reinit_request: Cell<Option<Callback>>,
     /// The `Selection` of the upstream; null if there is none.
@@ -30,7 +31,7 @@ pub(crate) struct Watch {
     conf: Cell<*mut ngx_http_upstream_conf_t>,
 }
 
-impl Default for Watch {
+impl Default for Detour {
     fn default() -> Self {
         Self {
             process_header: Cell::new(None),
@@ -41,11 +42,11 @@ impl Default for Watch {
     }
 }
 
-impl Watch {
+impl Detour {
     /// Puts this module in front of an upstream whose peers are about to be asked for.
     ///
     /// # Safety
-    /// The watch is that of the upstream's request, and the selection lives as long as the upstream.
+    /// The detour is that of the upstream's request, and the selection lives as long as the upstream.
     pub(super) unsafe fn begin(
         &self,
         upstream: &mut ngx_http_upstream_t,
@@ -115,10 +116,10 @@ unsafe extern "C" fn process_header(raw: *mut ngx_http_request_t) -> ngx_int_t {
         {
             // SAFETY: nginx hands over a living request whose upstream `begin` has changed.
             let parts = unsafe { parts(raw) };
-            let Some((request, watch, upstream)) = parts else {
+            let Some((request, detour, upstream)) = parts else {
                 return NGX_ERROR as ngx_int_t;
             };
-            let Some(theirs) = watch.process_header.get() else {
+            let Some(theirs) = detour.process_header.get() else {
                 return NGX_ERROR as ngx_int_t;
             };
             // SAFETY: what nginx would have called.
@@ -127,14 +128,14 @@ unsafe extern "C" fn process_header(raw: *mut ngx_http_request_t) -> ngx_int_t {
             let upstream = unsafe { &mut *upstream };
             // It works in steps, each of which sets the next.
             if !is(upstream.process_header, process_header) {
-                watch.process_header.set(upstream.process_header);
+                detour.process_header.set(upstream.process_header);
                 upstream.process_header = Some(process_header);
             }
             if code == NGX_OK as ngx_int_t
                 && upstream.headers_in.status_n == 503
-                && request.answer_header("X-Paas-Reason") == Some(ELSEWHERE.as_bytes())
+                && request.upstream_header(REASON) == Some(ELSEWHERE.as_bytes())
                 // SAFETY: nginx is reading that head.
-                && unsafe { watch.force(request, upstream) }.is_none()
+                && unsafe { detour.force(request, upstream) }.is_none()
             {
                 return NGX_ERROR as ngx_int_t;
             }
@@ -151,10 +152,10 @@ unsafe extern "C" fn reinit_request(raw: *mut ngx_http_request_t) -> ngx_int_t {
         {
             // SAFETY: as above.
             let parts = unsafe { parts(raw) };
-            let Some((_, watch, upstream)) = parts else {
+            let Some((_, detour, upstream)) = parts else {
                 return NGX_ERROR as ngx_int_t;
             };
-            let Some(theirs) = watch.reinit_request.get() else {
+            let Some(theirs) = detour.reinit_request.get() else {
                 return NGX_ERROR as ngx_int_t;
             };
             // SAFETY: what nginx would have called.
@@ -163,7 +164,7 @@ unsafe extern "C" fn reinit_request(raw: *mut ngx_http_request_t) -> ngx_int_t {
             let upstream = unsafe { &mut *upstream };
             // The reading of the answer begins anew.
             if !is(upstream.process_header, process_header) {
-                watch.process_header.set(upstream.process_header);
+                detour.process_header.set(upstream.process_header);
                 upstream.process_header = Some(process_header);
             }
             code
@@ -175,9 +176,9 @@ unsafe extern "C" fn reinit_request(raw: *mut ngx_http_request_t) -> ngx_int_t {
 /// `raw` is null or a request that lives for `'r`.
 unsafe fn parts<'r>(
     raw: *mut ngx_http_request_t,
-) -> Option<(Request<'r>, &'r Watch, *mut ngx_http_upstream_t)> {
+) -> Option<(Request<'r>, &'r Detour, *mut ngx_http_upstream_t)> {
     // SAFETY: as the caller says.
     let request = unsafe { Request::from_raw(NonNull::new(raw)?) };
     let upstream = NonNull::new(request.fields().upstream)?;
-    Some((request, &request.context()?.watch, upstream.as_ptr()))
+    Some((request, &request.context()?.detour, upstream.as_ptr()))
 }
