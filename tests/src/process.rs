@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use rustix::process::{Pid, Signal, getpid, kill_process};
 
-use crate::wait;
+use crate::{Response, wait};
 
 /// A child; its output goes to a file. Dropped, it is asked to stop and, if it does not, killed.
 #[derive(Debug)]
@@ -180,6 +180,44 @@ impl Seen {
             },
         })
     }
+}
+
+/// The process of a site's master, by the `X-Master` of an answer.
+///
+/// # Panics
+/// When no such process runs.
+#[must_use]
+pub fn master(answer: &Response) -> u32 {
+    let told = answer.header("x-master");
+    outside(told.unwrap_or_else(|| panic!("no X-Master: {answer:?}")))
+}
+
+/// The process that a site means by `PID-START-NAMESPACE`, as it sees itself in its sandbox.
+///
+/// # Panics
+/// When no such process runs.
+#[must_use]
+pub fn outside(told: &str) -> u32 {
+    let parts: Vec<&str> = told.splitn(3, '-').collect();
+    let [inside, start, namespace] = *parts else {
+        panic!("no PID-START-NAMESPACE: {told}");
+    };
+    let is_it = |pid: &u32| {
+        let file = |name| format!("/proc/{pid}/{name}");
+        let stat = fs::read_to_string(file("stat")).unwrap_or_default();
+        let begun = stat
+            .rsplit_once(')')
+            .and_then(|(_, rest)| rest.split_whitespace().nth(19));
+        let status = fs::read_to_string(file("status")).unwrap_or_default();
+        let numbers = status.lines().find_map(|line| line.strip_prefix("NSpid:"));
+        let own = numbers.and_then(|numbers| numbers.split_whitespace().last());
+        begun == Some(start)
+            && own == Some(inside)
+            && fs::read_link(file("ns/pid")).is_ok_and(|own| own == Path::new(namespace))
+    };
+    all()
+        .find(is_it)
+        .unwrap_or_else(|| panic!("no process is {told}"))
 }
 
 /// Every running process that has anything to do with `directory`: an argument, its working

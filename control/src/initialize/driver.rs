@@ -115,6 +115,8 @@ struct Life {
     held: Option<Held>,
     prepared: Option<Prepared>,
     process: Option<Arc<Readable>>,
+    /// The code its program has ended with, if its sandbox has told.
+    ended: Option<i32>,
     listening: Option<JoinHandle<()>>,
     record: Record,
     /// How it is asked whether it works; known as soon as it is prepared or taken over.
@@ -265,6 +267,14 @@ impl Driver {
                     });
                     return;
                 }
+                if let Some(process) = self.ended_unheard(site, visit) {
+                    tokio::spawn(after_the_end(
+                        process,
+                        self.reports.clone(),
+                        Message::Visited(site, visit, answer),
+                    ));
+                    return;
+                }
                 let visitor = self.receive(site, answer);
                 self.step(site, Event::Visited(visitor, visit));
                 self.tally_parked(site);
@@ -312,6 +322,13 @@ impl Driver {
             Message::Noticed(site, generation, Notice::Stopping) => {
                 self.step(site, Event::StopAnnounced(generation));
                 tracing::info!(%site, %generation, "stopping");
+            }
+            Message::Noticed(site, generation, Notice::Ended(code)) => {
+                tracing::debug!(%site, %generation, code, "its program has ended");
+                let entry = self.sites.get_mut(&site);
+                if let Some(life) = entry.and_then(|entry| entry.lives.get_mut(&generation)) {
+                    life.ended = Some(code);
+                }
             }
             Message::Probed(site, generation, outcome) => {
                 self.mark(site, generation, |phases, took| phases.probe = Some(took));
@@ -454,6 +471,14 @@ impl Entry {
             deserted: false,
         }
     }
+}
+
+/// Reports it when the process is gone, and that has been reported or is about to be.
+async fn after_the_end(process: Arc<Readable>, reports: mpsc::Sender<Message>, message: Message) {
+    // What cannot be waited for has ended too.
+    let _ = process.ready().await;
+    tokio::task::yield_now().await;
+    report(&reports, message).await;
 }
 
 async fn report(reports: &mpsc::Sender<Message>, message: Message) {
