@@ -2,6 +2,7 @@
 //! (`sync` into the table, `render` into configuration), the command line (`cli`) and the daemon.
 //!
 //! `model`, `escape` and `render` are pure: no clock, no file, no network.
+pub mod cgroup;
 pub mod change;
 pub mod cli;
 pub mod client;
@@ -19,9 +20,11 @@ pub mod initialize;
 pub mod logs;
 pub mod model;
 pub mod nginx;
+pub mod outbound;
 pub mod paths;
 pub mod registry;
 pub mod render;
+pub mod sandbox;
 pub mod settings;
 pub mod sync;
 pub mod takeover;

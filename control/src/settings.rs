@@ -241,6 +241,8 @@ pub struct Settings {
     pub backend: Backend,
     /// `[waking]`
     pub waking: Waking,
+    /// `[sandbox]` and `[limits]`
+    pub sandbox: Sandbox,
     paths: Paths,
 }
 
@@ -281,12 +283,15 @@ impl Settings {
 
 #[path = "settings_eject.rs"]
 mod eject;
+#[path = "settings_sandbox.rs"]
+mod sandbox;
 #[path = "settings_file.rs"]
 mod toml_file;
 #[path = "settings_waking.rs"]
 mod waking;
 
 pub use eject::Eject;
+pub use sandbox::Sandbox;
 pub use waking::Waking;
 
 #[cfg(test)]

@@ -1,6 +1,8 @@
 //! What the daemon says a vassal is to be: `key=value` lines, each key once but those of lists, nothing else. It is never
 //! printed: the environment holds secrets.
 
+use crate::confinement::Confinement;
+
 /// Everything the launcher needs to know about a site.
 #[derive(PartialEq, Eq)]
 pub struct Order {
@@ -18,6 +20,8 @@ pub struct Order {
     pub program: Program,
     /// `NAME=VALUE`, secrets among them.
     pub environment: Vec<String>,
+    /// What holds it in.
+    pub confinement: Confinement,
 }
 
 /// What to run for a site.
@@ -38,12 +42,6 @@ impl Order {
     /// Reads the daemon's lines.
     pub fn parse(text: &str) -> Result<Order, String> {
         let lines = Lines::split(text)?;
-        let number = |key| {
-            lines
-                .one(key)?
-                .parse()
-                .map_err(|_| format!("the daemon's {key} is not a number"))
-        };
         let program = match (lines.optional("uwsgi")?, lines.all("argument")) {
             (Some(_), arguments) if arguments.is_empty() => Program::Uwsgi(lines.path("uwsgi")?),
             (None, arguments) if !arguments.is_empty() => Program::Command {
@@ -56,18 +54,19 @@ impl Order {
             _ => return Err("the daemon must say either uwsgi or argument".to_owned()),
         };
         Ok(Order {
-            uid: number("uid")?,
-            gid: number("gid")?,
+            uid: lines.number("uid")?,
+            gid: lines.number("gid")?,
             home: lines.path("home")?,
             log: lines.path("log")?,
             notice: lines.path("notice")?,
             program,
             environment: lines.all("environment"),
+            confinement: Confinement::parse(&lines)?,
         })
     }
 }
 
-const KEYS: [&str; 9] = [
+const KEYS: [&str; 20] = [
     "uid",
     "gid",
     "home",
@@ -77,13 +76,25 @@ const KEYS: [&str; 9] = [
     "argument",
     "venv",
     "environment",
+    "group",
+    "descriptors",
+    "bwrap",
+    "hostname",
+    "temporary",
+    "network",
+    "interface",
+    "shown",
+    "own",
+    "readable",
+    "file",
 ];
 
 /// The lines, each with a known key; their values without what stood for control characters.
-struct Lines<'a>(Vec<(&'a str, String)>);
+pub struct Lines<'a>(Vec<(&'a str, String)>);
 
 impl<'a> Lines<'a> {
-    fn split(text: &'a str) -> Result<Lines<'a>, String> {
+    /// Lines of `key=value`.
+    pub fn split(text: &'a str) -> Result<Lines<'a>, String> {
         let mut lines = Vec::new();
         for line in text.lines().filter(|line| !line.is_empty()) {
             let (key, value) = line.split_once('=').unwrap_or((line, ""));
@@ -100,12 +111,14 @@ impl<'a> Lines<'a> {
         Ok(Lines(lines))
     }
 
-    fn all(&self, key: &str) -> Vec<String> {
+    /// Every value of the key, in their order.
+    pub fn all(&self, key: &str) -> Vec<String> {
         let found = self.0.iter().filter(|(found, _)| *found == key);
         found.map(|(_, value)| value.clone()).collect()
     }
 
-    fn optional(&self, key: &str) -> Result<Option<&str>, String> {
+    /// The key's only value, if there is one.
+    pub fn optional(&self, key: &str) -> Result<Option<&str>, String> {
         let mut found = self.0.iter().filter(|(found, _)| *found == key);
         match (found.next(), found.next()) {
             (found, None) => Ok(found.map(|(_, value)| value.as_str())),
@@ -113,12 +126,21 @@ impl<'a> Lines<'a> {
         }
     }
 
-    fn one(&self, key: &str) -> Result<&str, String> {
+    /// The key's only value.
+    pub fn one(&self, key: &str) -> Result<&str, String> {
         self.optional(key)?
             .ok_or_else(|| format!("the daemon did not say {key}"))
     }
 
-    fn path(&self, key: &str) -> Result<String, String> {
+    /// The key's only value, a number.
+    pub fn number<N: std::str::FromStr>(&self, key: &str) -> Result<N, String> {
+        self.one(key)?
+            .parse()
+            .map_err(|_| format!("the daemon's {key} is not a number"))
+    }
+
+    /// The key's only value, a path from the root.
+    pub fn path(&self, key: &str) -> Result<String, String> {
         match self.one(key)? {
             path if path.starts_with('/') => Ok(path.to_owned()),
             path => Err(format!(

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use rustix::process::{Pid, Signal, getpid, kill_process};
 
-use crate::wait;
+use crate::{Response, wait};
 
 /// A child; its output goes to a file. Dropped, it is asked to stop and, if it does not, killed.
 #[derive(Debug)]
@@ -182,6 +182,44 @@ impl Seen {
     }
 }
 
+/// The process of a site's master, by the `X-Master` of an answer.
+///
+/// # Panics
+/// When no such process runs.
+#[must_use]
+pub fn master(answer: &Response) -> u32 {
+    let told = answer.header("x-master");
+    outside(told.unwrap_or_else(|| panic!("no X-Master: {answer:?}")))
+}
+
+/// The process that a site means by `PID-START-NAMESPACE`, as it sees itself in its sandbox.
+///
+/// # Panics
+/// When no such process runs.
+#[must_use]
+pub fn outside(told: &str) -> u32 {
+    let parts: Vec<&str> = told.splitn(3, '-').collect();
+    let [inside, start, namespace] = *parts else {
+        panic!("no PID-START-NAMESPACE: {told}");
+    };
+    let is_it = |pid: &u32| {
+        let file = |name| format!("/proc/{pid}/{name}");
+        let stat = fs::read_to_string(file("stat")).unwrap_or_default();
+        let begun = stat
+            .rsplit_once(')')
+            .and_then(|(_, rest)| rest.split_whitespace().nth(19));
+        let status = fs::read_to_string(file("status")).unwrap_or_default();
+        let numbers = status.lines().find_map(|line| line.strip_prefix("NSpid:"));
+        let own = numbers.and_then(|numbers| numbers.split_whitespace().last());
+        begun == Some(start)
+            && own == Some(inside)
+            && fs::read_link(file("ns/pid")).is_ok_and(|own| own == Path::new(namespace))
+    };
+    all()
+        .find(is_it)
+        .unwrap_or_else(|| panic!("no process is {told}"))
+}
+
 /// Every running process that has anything to do with `directory`: an argument, its working
 /// directory or an open file under it. This test's own process is not among them.
 #[must_use]
@@ -211,6 +249,34 @@ fn touches(pid: u32, directory: &Path) -> bool {
         || inside(proc.join("cwd"))
         || fs::read_dir(proc.join("fd"))
             .is_ok_and(|files| files.flatten().any(|file| inside(file.path())))
+}
+
+/// The children of a process, theirs, and so on.
+#[must_use]
+pub fn descendants(of: u32) -> Vec<Seen> {
+    let mut left: Vec<Seen> = all().filter_map(Seen::look).collect();
+    let (mut found, mut parents) = (Vec::new(), vec![of]);
+    while let Some(parent) = parents.pop() {
+        let (children, others): (Vec<_>, Vec<_>) =
+            left.into_iter().partition(|seen| seen.parent == parent);
+        parents.extend(children.iter().map(|child| child.pid));
+        found.extend(children);
+        left = others;
+    }
+    found
+}
+
+/// The memory of some processes in bytes; what they share with others counts in part (the kernel's "proportional set size").
+#[must_use]
+pub fn memory(processes: &[Seen]) -> u64 {
+    let of = |seen: &Seen| {
+        let text = fs::read_to_string(format!("/proc/{}/smaps_rollup", seen.pid)).ok()?;
+        let line = text.lines().find_map(|line| line.strip_prefix("Pss:"))?;
+        let kibibytes: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
+        Some(kibibytes * 1024)
+    };
+    // One that has ended meanwhile has none.
+    processes.iter().filter_map(of).sum()
 }
 
 /// Kills what is left under `directory`, but only descendants of this test (it adopts orphans, see

@@ -28,6 +28,14 @@ impl Exit {
             signal => Exit::Signal(signal),
         }
     }
+
+    /// From the code that a sandbox ends with for its program: 128 and the signal if one ended it, as shells have it.
+    pub fn of_code(code: i32) -> Exit {
+        match u8::try_from(code).unwrap_or(u8::MAX) {
+            code @ 129..=192 => Exit::Signal(code - 128),
+            code => Exit::Code(code),
+        }
+    }
 }
 
 impl fmt::Display for Exit {

@@ -17,7 +17,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
 
-use self::admitting::Bounds;
+use self::admitting::{Bounds, Tally};
 use self::sleeping::Counters;
 use super::admission::Admission;
 use super::held::Held;
@@ -32,6 +32,7 @@ use crate::emperor::Alarm;
 use crate::model::{Idle, Protocol, SiteId};
 use crate::settings::Waking;
 use crate::watch::Readable;
+pub use admitting::{Load, Parked, Starts};
 use records::Record;
 
 /// What reaches the driver.
@@ -69,6 +70,8 @@ pub enum Message {
     Remembered(SiteId, oneshot::Sender<History>),
     /// Which sites do not sleep, and what they do.
     Asked(oneshot::Sender<Vec<SiteNow>>),
+    /// What waits and what starts.
+    Weighed(oneshot::Sender<Load>),
 }
 
 /// What whoever waits for a site is told.
@@ -112,6 +115,8 @@ struct Life {
     held: Option<Held>,
     prepared: Option<Prepared>,
     process: Option<Arc<Readable>>,
+    /// The code its program has ended with, if its sandbox has told.
+    ended: Option<i32>,
     listening: Option<JoinHandle<()>>,
     record: Record,
     /// How it is asked whether it works; known as soon as it is prepared or taken over.
@@ -156,6 +161,7 @@ pub struct Driver {
     is_emptied: bool,
     bounds: Bounds,
     admission: Admission,
+    tally: Tally,
     /// The generations that wait for their turn.
     asking: HashMap<SiteId, Generation>,
     counters: Counters,
@@ -179,6 +185,7 @@ impl Driver {
             counters: Counters::new(&place.paths),
             admission: Driver::new_admission(&bounds),
             bounds,
+            tally: Tally::default(),
             asking: HashMap::new(),
             place,
             registry,
@@ -260,8 +267,17 @@ impl Driver {
                     });
                     return;
                 }
+                if let Some(process) = self.ended_unheard(site, visit) {
+                    tokio::spawn(after_the_end(
+                        process,
+                        self.reports.clone(),
+                        Message::Visited(site, visit, answer),
+                    ));
+                    return;
+                }
                 let visitor = self.receive(site, answer);
                 self.step(site, Event::Visited(visitor, visit));
+                self.tally_parked(site);
                 self.hurry(site);
             }
             Message::Emptied(is) => {
@@ -306,6 +322,13 @@ impl Driver {
             Message::Noticed(site, generation, Notice::Stopping) => {
                 self.step(site, Event::StopAnnounced(generation));
                 tracing::info!(%site, %generation, "stopping");
+            }
+            Message::Noticed(site, generation, Notice::Ended(code)) => {
+                tracing::debug!(%site, %generation, code, "its program has ended");
+                let entry = self.sites.get_mut(&site);
+                if let Some(life) = entry.and_then(|entry| entry.lives.get_mut(&generation)) {
+                    life.ended = Some(code);
+                }
             }
             Message::Probed(site, generation, outcome) => {
                 self.mark(site, generation, |phases, took| phases.probe = Some(took));
@@ -370,6 +393,9 @@ impl Driver {
                 });
                 // Whoever asked may have gone.
                 let _ = answer.send(shown.collect());
+            }
+            Message::Weighed(answer) => {
+                let _ = answer.send(self.load());
             }
         }
     }
@@ -445,6 +471,14 @@ impl Entry {
             deserted: false,
         }
     }
+}
+
+/// Reports it when the process is gone, and that has been reported or is about to be.
+async fn after_the_end(process: Arc<Readable>, reports: mpsc::Sender<Message>, message: Message) {
+    // What cannot be waited for has ended too.
+    let _ = process.ready().await;
+    tokio::task::yield_now().await;
+    report(&reports, message).await;
 }
 
 async fn report(reports: &mpsc::Sender<Message>, message: Message) {

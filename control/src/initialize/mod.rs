@@ -14,6 +14,7 @@
 //! | `adopt` | sites that were running before the daemon was |
 pub mod admission;
 pub mod adopt;
+pub mod confine;
 pub mod connections;
 pub mod diagnosis;
 pub mod driver;
@@ -29,6 +30,7 @@ pub mod notice;
 pub mod order;
 pub mod prepare;
 pub mod probe;
+pub mod process;
 pub mod queue;
 pub mod reason;
 pub mod reject;

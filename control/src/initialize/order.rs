@@ -5,6 +5,7 @@ use std::fmt::{self, Write as _};
 use std::path::Path;
 
 use crate::model::{Application, Environment, Site};
+use crate::sandbox::{Confinement, encoded};
 
 /// The lines. `Debug` does not show them.
 #[derive(Clone)]
@@ -21,6 +22,8 @@ pub struct Context<'a> {
     pub notice: &'a Path,
     /// The uWSGI program.
     pub uwsgi: &'a str,
+    /// What holds the site in.
+    pub confinement: &'a Confinement,
 }
 
 impl Order {
@@ -31,6 +34,7 @@ impl Order {
             log,
             notice,
             uwsgi,
+            confinement,
         } = context;
         let mut lines = format!(
             "uid={uid}\ngid={gid}\nhome={home}\nlog={log}\nnotice={notice}\n",
@@ -57,6 +61,7 @@ impl Order {
             let text = format!("{name}={}", variable.value.expose());
             say("environment", &text);
         }
+        lines.push_str(&confinement.lines());
         lines.push('\n');
         Order(lines)
     }
@@ -73,26 +78,12 @@ impl fmt::Debug for Order {
     }
 }
 
-/// The text on one line: `%0A` stands for a newline, `%25` for a percent sign.
-fn encoded(text: &str) -> String {
-    let mut line = String::with_capacity(text.len());
-    for character in text.chars() {
-        match character {
-            '%' | '\0'..='\x1f' | '\x7f' => {
-                let _ = write!(line, "%{:02X}", u32::from(character));
-            }
-            plain => line.push(plain),
-        }
-    }
-    line
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::model::{
-        AbsolutePath, CommandLine, EnvName, EnvValue, EnvVariable, SiteId, SiteSettings, UserName,
-        parse_domain,
+        AbsolutePath, CommandLine, EnvName, EnvValue, EnvVariable, Limits, SiteId, SiteSettings,
+        UserName, parse_domain,
     };
     use proptest::prelude::*;
 
@@ -120,6 +111,7 @@ mod tests {
             log: Path::new("/l"),
             notice: Path::new("/n"),
             uwsgi: "/usr/bin/uwsgi",
+            confinement: &Confinement::none(&Limits::default()),
         };
         Order::new(&site, &environment, &context)
     }
@@ -131,7 +123,7 @@ mod tests {
         assert_eq!(
             text,
             "uid=5\ngid=6\nhome=/srv/a\nlog=/l\nnotice=/n\nargument=node\nargument=my app.js\nvenv=/srv/v\n\
-             environment=KEY=a%0Auid=0%0A100%25\n\n"
+             environment=KEY=a%0Auid=0%0A100%25\ndescriptors=4096\n\n"
         );
         assert!(!format!("{order:?}").contains("KEY"));
     }
@@ -142,7 +134,7 @@ mod tests {
         fn a_value_stays_on_its_line(value in "[^\\x00]{0,60}") {
             let order = order("x", &value);
             let text = std::str::from_utf8(order.as_bytes()).unwrap();
-            prop_assert_eq!(text.lines().count(), 9);
+            prop_assert_eq!(text.lines().count(), 10);
             prop_assert!(text.ends_with("\n\n") && !text[..text.len() - 2].contains("\n\n"));
         }
     }

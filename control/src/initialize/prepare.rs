@@ -8,13 +8,14 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use rustix::process::geteuid;
 
+use super::confine::{Inmate, Unconfined, Walls};
 use super::held::{BACKLOG, Held};
 use super::order::{Context, Order};
 use super::words::{Generation, NotPrepared};
 use super::{log_tail, notice, probe};
 use crate::logs::Kind;
 use crate::logs::directory::{self, Owners};
-use crate::model::{Environment, Idle, Site, SiteId};
+use crate::model::{Environment, Idle, Limits, Site, SiteId, User};
 use crate::paths::Paths;
 use crate::registry::{Registry, RegistryError};
 use crate::settings::Settings;
@@ -38,6 +39,8 @@ pub struct Place {
     nginx: Option<u32>,
     /// The uWSGI program.
     uwsgi: String,
+    /// What holds sites in.
+    pub walls: Walls,
     defaults: Defaults,
 }
 
@@ -59,6 +62,7 @@ impl Place {
             nginx,
             history: settings.paths().state().join("history"),
             uwsgi: settings.backend.uwsgi.as_str().to_owned(),
+            walls: Walls::new(settings),
             defaults: Defaults {
                 workers: settings.backend.workers,
                 idle: settings.backend.idle,
@@ -135,6 +139,9 @@ pub enum Unprepared {
         /// Why not.
         source: io::Error,
     },
+    /// Nothing would hold it in.
+    #[error(transparent)]
+    Unconfined(#[from] Unconfined),
     /// Something could not be made.
     #[error("cannot make {}: {source}", path.display())]
     Make {
@@ -169,6 +176,9 @@ pub fn prepare(
         site,
         uid,
         environment,
+        user,
+        user_limits,
+        site_limits,
     } = row(place, registry, id)?;
     let make = |path: &Path, result: io::Result<()>| {
         result.map_err(|source| Unprepared::Make {
@@ -199,6 +209,16 @@ pub fn prepare(
             source,
         })?;
 
+    let confinement = place.walls.confine(&Inmate {
+        user: &user,
+        user_limits: &user_limits,
+        site_limits: &site_limits,
+        domain: &site.domain,
+        directory: &site.directory,
+        venv: site.venv.as_ref(),
+        leaf: &format!("{id}@{generation}"),
+    })?;
+
     let log = logs.join(Kind::Server.file_name());
     let gid = if place.root {
         uid
@@ -210,6 +230,7 @@ pub fn prepare(
         log: &log,
         notice: &pipe,
         uwsgi: &place.uwsgi,
+        confinement: &confinement,
     };
     let order = Order::new(&site, &environment, &context);
     Ok(Prepared {
@@ -244,25 +265,27 @@ struct Row {
     /// As whom it runs.
     uid: u32,
     environment: Environment,
+    user: User,
+    user_limits: Limits,
+    site_limits: Limits,
 }
 
 fn row(place: &Place, registry: &SharedRegistry, id: SiteId) -> Result<Row, Unprepared> {
     let mut registry = registry.lock().unwrap_or_else(PoisonError::into_inner);
     let view = registry.view()?;
     let site = view.site(id)?.ok_or(Unprepared::NoSuchSite)?;
+    let user = view.user(&site.user)?.ok_or(Unprepared::NoSuchSite)?;
     let uid = match place.root {
-        true => view
-            .user(&site.user)?
-            .ok_or(Unprepared::NoSuchSite)?
-            .uid
-            .get(),
+        true => user.uid.get(),
         false => geteuid().as_raw(),
     };
-    let environment = view.environment(id)?;
     Ok(Row {
+        environment: view.environment(id)?,
+        user_limits: view.user_limits(&user.name)?,
+        site_limits: view.site_limits(id)?,
+        user,
         site,
         uid,
-        environment,
     })
 }
 

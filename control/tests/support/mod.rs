@@ -12,12 +12,15 @@ use std::sync::LazyLock;
 use std::sync::mpsc::{Receiver, channel};
 use std::time::{Duration, Instant};
 
+use control::cgroup::Groups;
+use control::initialize::confine::CGROUPS;
 use control::model::{
     AbsolutePath, Application, EntryPoint, Idle, NewSite, Site, SiteId, SiteSettings, UserName,
     parse_domain,
 };
 use control::settings::Settings;
 use control::{emperor, registry};
+use rustix::process::Pid;
 
 /// Nothing here takes longer unless it is broken.
 pub const DEADLINE: Duration = Duration::from_secs(30);
@@ -34,6 +37,10 @@ workers = 2
 const APP: &str = r#"
 import os, sys, uwsgi
 
+# The master's number in its sandbox, and when it began: together like no other's.
+with open('/proc/%d/stat' % uwsgi.masterpid()) as file:
+    MASTER = '%d-%s-%s' % (uwsgi.masterpid(), file.read().rpartition(')')[2].split()[19], os.readlink('/proc/self/ns/pid'))
+
 def application(environ, start_response):
     path = environ['PATH_INFO']
     if path == '/wait':
@@ -45,7 +52,7 @@ def application(environ, start_response):
     if path == '/about':
         descriptors = ' '.join(sorted(os.listdir('/proc/self/fd'), key=int))
         body = repr((os.getuid(), os.getgid(), os.getgroups(), sorted(os.environ), descriptors)).encode()
-    start_response('200 OK', [('Content-Type', 'text/plain'), ('X-Master', str(uwsgi.masterpid()))])
+    start_response('200 OK', [('Content-Type', 'text/plain'), ('X-Master', MASTER)])
     return [b'pid %d ' % os.getpid(), body]
 "#;
 
@@ -286,6 +293,11 @@ impl Drop for Backend {
         // The Emperor first: its vassals go with it.
         self.emperor = None;
         self.daemon = None;
+        let name = control::initialize::confine::group_name(self.settings.paths());
+        if let Ok(groups) = Groups::find(Path::new(CGROUPS), &name) {
+            // Some processes may not have gone yet; an empty directory does no harm.
+            let _ = groups.remove();
+        }
     }
 }
 
@@ -316,6 +328,28 @@ impl Answer {
         self.text
             .split_once("\r\n\r\n")
             .map_or("", |(_, body)| body)
+    }
+
+    /// The process of the site's master, if it still runs: it tells how it sees itself in its sandbox.
+    pub fn master(&self) -> Option<Pid> {
+        let mut told = self.header("X-Master")?.splitn(3, '-');
+        let (inside, start, namespace) = (told.next()?, told.next()?, Path::new(told.next()?));
+        let is_it = |pid: &i32| {
+            let file = |name| format!("/proc/{pid}/{name}");
+            let stat = fs::read_to_string(file("stat")).unwrap_or_default();
+            let begun = stat
+                .rsplit_once(')')
+                .and_then(|(_, rest)| rest.split_whitespace().nth(19));
+            let status = fs::read_to_string(file("status")).unwrap_or_default();
+            let numbers = status.lines().find_map(|line| line.strip_prefix("NSpid:"));
+            let own = numbers.and_then(|numbers| numbers.split_whitespace().last());
+            begun == Some(start)
+                && own == Some(inside)
+                && fs::read_link(file("ns/pid")).is_ok_and(|own| own == namespace)
+        };
+        let all = fs::read_dir("/proc").unwrap().flatten();
+        let pids = all.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
+        Pid::from_raw(pids.into_iter().find(is_it)?)
     }
 
     fn parse(text: Vec<u8>) -> Option<Answer> {

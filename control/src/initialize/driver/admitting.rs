@@ -1,13 +1,17 @@
 //! Who may start and who may wait: the driver's side of admission.
 
+use std::sync::Arc;
 use std::thread::available_parallelism;
 
+use serde::Serialize;
+
 use super::super::admission::{Admission, Memory, Urgency};
-use super::super::memory;
 use super::super::words::{Answer, Event, Failure, Generation, Reason, Visit};
+use super::super::{memory, process};
 use super::Driver;
 use crate::model::SiteId;
 use crate::settings::Waking;
+use crate::watch::Readable;
 
 /// Starts for each core at once: while one waits for its disk, another computes.
 const STARTS_PER_CORE: usize = 2;
@@ -33,6 +37,53 @@ impl Bounds {
     }
 }
 
+/// What waits and what starts, beside what the machine bears; "most" is since the daemon began.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub struct Load {
+    /// The starts of sites.
+    pub starts: Starts,
+    /// The requests that wait for them, and the operator's orders.
+    pub parked: Parked,
+}
+
+/// See [`Load`].
+#[derive(Clone, Copy, Debug, Serialize)]
+pub struct Starts {
+    /// So many at once.
+    pub at_once: usize,
+    /// Under way.
+    pub now: usize,
+    /// Wait for their turn.
+    pub waiting: usize,
+    /// The most that were under way at once.
+    pub most: usize,
+}
+
+/// See [`Load`].
+#[derive(Clone, Copy, Debug, Serialize)]
+pub struct Parked {
+    /// So many for one site.
+    pub per_site: usize,
+    /// So many in all.
+    pub in_all: usize,
+    /// That many now.
+    pub now: usize,
+    /// The most there were at once.
+    pub most: usize,
+    /// The most there were for one site.
+    pub most_per_site: usize,
+    /// How many found no place.
+    pub turned_away: u64,
+}
+
+/// What is only counted.
+#[derive(Debug, Default)]
+pub(super) struct Tally {
+    most: usize,
+    most_per_site: usize,
+    turned_away: u64,
+}
+
 impl Driver {
     /// A site wants to start this generation.
     pub(super) fn ask(&mut self, site: SiteId, generation: Generation) {
@@ -47,6 +98,16 @@ impl Driver {
             Some(entry) if entry.failed => Urgency::Retry,
             _ => Urgency::Visited,
         }
+    }
+
+    /// The process of the site, when a request broke off because its program has ended, and nobody here has heard of that yet:
+    /// taken for one that the running site failed, it would not be sent again.
+    pub(super) fn ended_unheard(&self, site: SiteId, visit: Visit) -> Option<Arc<Readable>> {
+        let entry = self.sites.get(&site).filter(|_| visit.sent)?;
+        let life = entry.lives.get(&entry.machine.serving()?)?;
+        life.process
+            .clone()
+            .filter(|running| process::has_ended(running))
     }
 
     /// A visitor waits for this site now; if it waits for its turn, it may have become more urgent.
@@ -131,10 +192,42 @@ impl Driver {
         if of_site < self.bounds.parked_per_site && self.waiting.len() < self.bounds.parked {
             return None;
         }
+        self.tally.turned_away += 1;
         Some(Answer::Unavailable(Failure {
             reason: Reason::Crowded,
             generation: last.unwrap_or_else(|| Generation::after(None, now.unix)),
         }))
+    }
+
+    /// Somebody may wait for this site now.
+    pub(super) fn tally_parked(&mut self, site: SiteId) {
+        let of_site = self
+            .sites
+            .get(&site)
+            .map_or(0, |entry| entry.machine.waiting());
+        let tally = &mut self.tally;
+        tally.most = tally.most.max(self.waiting.len());
+        tally.most_per_site = tally.most_per_site.max(of_site);
+    }
+
+    /// What waits and what starts.
+    pub(super) fn load(&self) -> Load {
+        Load {
+            starts: Starts {
+                at_once: self.bounds.starts,
+                now: self.admission.starting(),
+                waiting: self.admission.waiting(),
+                most: self.admission.most(),
+            },
+            parked: Parked {
+                per_site: self.bounds.parked_per_site,
+                in_all: self.bounds.parked,
+                now: self.waiting.len(),
+                most: self.tally.most,
+                most_per_site: self.tally.most_per_site,
+                turned_away: self.tally.turned_away,
+            },
+        }
     }
 
     /// The machine's memory, if the kernel tells.
