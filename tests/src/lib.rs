@@ -13,6 +13,7 @@ pub mod apps;
 pub mod build;
 pub mod certificate;
 pub mod crowd;
+pub mod front;
 pub mod http;
 pub mod load;
 pub mod nginx;
@@ -26,6 +27,7 @@ pub mod tabled;
 pub mod wait;
 
 pub use certificate::Certificate;
+pub use front::Front;
 pub use http::{Connection, Request, Response};
 pub use nginx::Nginx;
 pub use paasctl::Paasctl;
