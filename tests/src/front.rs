@@ -140,8 +140,12 @@ impl Front {
 }
 
 fn fill_table(table: &Path, port: u16) {
-    let mut writer =
-        Writer::open_or_create(table, Options::default()).expect("a table can be made");
+    // Under valgrind, a process has less address space.
+    let options = Options {
+        map_size: 1 << 30,
+        ..Options::default()
+    };
+    let mut writer = Writer::open_or_create(table, options).expect("a table can be made");
     let primary = Domain::parse("a.test").expect("a domain");
     let site = SiteRecord {
         protocol: table::Protocol::Uwsgi,

@@ -36,3 +36,12 @@ pub use process::Process;
 pub use root::Root;
 pub use stub::Stub;
 pub use tabled::Tabled;
+
+/// How often a test repeats what it does: seldom on every day, often with `scripts/test --long`.
+#[must_use]
+pub fn times(few: usize, many: usize) -> usize {
+    match std::env::var_os("PAAS_TEST_LONG") {
+        Some(_) => many,
+        None => few,
+    }
+}
