@@ -19,7 +19,8 @@ use crate::sys;
 pub const PIPE: i32 = 3;
 /// Where uWSGI reads its configuration.
 pub const CONFIG_PATH: &str = "/proc/self/fd/4";
-const LAST: i32 = 5;
+/// Whatever else a program is given comes after it.
+pub const LAST: i32 = 5;
 
 /// Fills the places, so that no file opened from now on gets one of them: what is put there later replaces nothing in use.
 pub fn reserve() -> Result<(), String> {

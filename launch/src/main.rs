@@ -3,15 +3,22 @@
 //! The Emperor runs it, in the directory of the vassal files, with the vassal file's name as last argument. In this order it
 //! 1. reads the vassal file, which only root can read, and asks the daemon (`$PAAS_LAUNCH_SOCKET`) about that name;
 //! 2. gets the site's listening socket and a few `key=value` lines, or nothing: then the vassal is not wanted, and it ends;
-//! 3. opens the site's log and notice pipe, and puts every descriptor in its place (see `descriptors`);
+//! 3. opens the site's log and notice pipe, enters what only root can enter (see `confinement`), and puts every descriptor in its
+//!    place (see `descriptors`);
 //! 4. becomes the site's user for good, and asks again to be killed with the Emperor, which becoming another user undid;
-//! 5. becomes uWSGI, with an environment of its own making.
+//! 5. becomes uWSGI, through bubblewrap (see `sandbox`), with an environment of its own making.
+//!
+//! Run as `paas-launch run DESCRIPTOR` by `paasctl`, it runs another program in the same way (see `visit`).
 //!
 //! It must never pass anything of the Emperor's on (environment, descriptors, groups, directory), and never run a site as root.
 
+mod confinement;
 mod descriptors;
+mod netlink;
+mod network;
 mod order;
 mod question;
+mod sandbox;
 mod sys;
 mod user;
 
@@ -19,13 +26,14 @@ use std::env;
 use std::ffi::CString;
 use std::fs::OpenOptions;
 use std::io::Read;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::fs::OpenOptionsExt;
 use std::process::exit;
 
 use descriptors::Places;
 use order::Order;
 use question::Question;
+use sandbox::Sandbox;
 
 /// uWSGI's `UWSGI_EXILE_CODE`: the Emperor does not start this vassal again by itself.
 const EXILE: i32 = 26;
@@ -78,21 +86,35 @@ fn become_site(order: &Order, listener: OwnedFd, config: &[u8], pipe: i32, emper
             config: sys::sealed(config)?,
             notice: open_notice(&order.notice)?,
         };
+        // bubblewrap closes its own before uWSGI runs.
+        let status = sys::duplicate_above(places.notice.as_raw_fd(), descriptors::LAST)?;
         user::check(order)?;
+        order.confinement.enter()?;
+        let sandbox = order.confinement.sandbox.as_ref();
+        let opened = sandbox.map(Sandbox::open).transpose()?;
         places.take(order.uid)?;
         env::set_current_dir("/")
             .map_err(|error| format!("cannot leave the vassal directory: {error}"))?;
         user::become_user(order)?;
         sys::die_with(emperor, descriptors::PIPE)?;
-        let arguments = ["uwsgi", "--ini", descriptors::CONFIG_PATH];
+        let uwsgi = ["uwsgi", "--ini", descriptors::CONFIG_PATH].map(str::to_owned);
         let environment = [
             format!("UWSGI_EMPEROR_FD={}", descriptors::PIPE),
             "PATH=/usr/local/bin:/usr/bin:/bin".to_owned(),
             "LANG=C.UTF-8".to_owned(),
             format!("HOME={}", order.home),
         ];
-        let error = sys::exec(&c(&order.uwsgi)?, &all(&arguments)?, &all(&environment)?);
-        Ok(format!("cannot run {}: {error}", order.uwsgi))
+        let (program, arguments) = match sandbox.zip(opened.as_ref()) {
+            Some((sandbox, opened)) => {
+                let mut command = sandbox.command(opened, &order.home, Some(&status), false)?;
+                command.arguments.push(order.uwsgi.clone());
+                command.arguments.extend(uwsgi.into_iter().skip(1));
+                (command.program, command.arguments)
+            }
+            None => (order.uwsgi.clone(), uwsgi.to_vec()),
+        };
+        let error = sys::exec(&c(&program)?, &all(&arguments)?, &all(&environment)?);
+        Ok(format!("cannot run {program}: {error}"))
     };
     launch().unwrap_or_else(|problem| problem)
 }

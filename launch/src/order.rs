@@ -1,4 +1,6 @@
-//! What the daemon says a vassal is to be: `key=value` lines, every key exactly once, nothing else.
+//! What the daemon says a vassal is to be: `key=value` lines, each key once but those of lists, nothing else.
+
+use crate::confinement::Confinement;
 
 /// Everything the launcher needs to know about a site.
 #[derive(Debug, PartialEq, Eq)]
@@ -15,54 +17,118 @@ pub struct Order {
     pub notice: String,
     /// The program to run.
     pub uwsgi: String,
+    /// What holds it in.
+    pub confinement: Confinement,
 }
 
 impl Order {
     /// Reads the daemon's lines.
     pub fn parse(text: &str) -> Result<Order, String> {
-        let number = |key| {
-            one(text, key)?
-                .parse()
-                .map_err(|_| format!("the daemon's {key} is not a number"))
-        };
-        let path = |key| match one(text, key)? {
-            path if path.starts_with('/') => Ok(path.to_owned()),
-            path => Err(format!(
-                "the daemon's {key} is not an absolute path: '{path}'"
-            )),
-        };
-        if let Some(line) = text
-            .lines()
-            .find(|line| !line.is_empty() && !KEYS.iter().any(|key| value(line, key).is_some()))
-        {
-            return Err(format!(
-                "the daemon sent '{line}', which this launcher does not know: install both from one build"
-            ));
-        }
+        let lines = Lines::split(text)?;
         Ok(Order {
-            uid: number("uid")?,
-            gid: number("gid")?,
-            home: path("home")?,
-            log: path("log")?,
-            notice: path("notice")?,
-            uwsgi: path("uwsgi")?,
+            uid: lines.number("uid")?,
+            gid: lines.number("gid")?,
+            home: lines.path("home")?,
+            log: lines.path("log")?,
+            notice: lines.path("notice")?,
+            uwsgi: lines.path("uwsgi")?,
+            confinement: Confinement::parse(&lines)?,
         })
     }
 }
 
-const KEYS: [&str; 6] = ["uid", "gid", "home", "log", "notice", "uwsgi"];
+const KEYS: [&str; 17] = [
+    "uid",
+    "gid",
+    "home",
+    "log",
+    "notice",
+    "uwsgi",
+    "group",
+    "descriptors",
+    "bwrap",
+    "hostname",
+    "temporary",
+    "network",
+    "interface",
+    "shown",
+    "own",
+    "readable",
+    "file",
+];
 
-fn value<'a>(line: &'a str, key: &str) -> Option<&'a str> {
-    line.strip_prefix(key)?.strip_prefix('=')
+/// The lines, each with a known key; their values without what stood for control characters.
+pub struct Lines<'a>(Vec<(&'a str, String)>);
+
+impl<'a> Lines<'a> {
+    /// Lines of `key=value`.
+    pub fn split(text: &'a str) -> Result<Lines<'a>, String> {
+        let mut lines = Vec::new();
+        for line in text.lines().filter(|line| !line.is_empty()) {
+            let (key, value) = line.split_once('=').unwrap_or((line, ""));
+            if !KEYS.contains(&key) {
+                // Not the value: it may be a secret.
+                return Err(format!(
+                    "the daemon sent '{}', which this launcher does not know: install both from one build",
+                    key.chars().take(40).collect::<String>()
+                ));
+            }
+            let value = decoded(value).ok_or_else(|| format!("the daemon's {key} is garbled"))?;
+            lines.push((key, value));
+        }
+        Ok(Lines(lines))
+    }
+
+    /// Every value of the key, in their order.
+    pub fn all(&self, key: &str) -> Vec<String> {
+        let found = self.0.iter().filter(|(found, _)| *found == key);
+        found.map(|(_, value)| value.clone()).collect()
+    }
+
+    /// The key's only value, if there is one.
+    pub fn optional(&self, key: &str) -> Result<Option<&str>, String> {
+        let mut found = self.0.iter().filter(|(found, _)| *found == key);
+        match (found.next(), found.next()) {
+            (found, None) => Ok(found.map(|(_, value)| value.as_str())),
+            (_, Some(_)) => Err(format!("the daemon said {key} twice")),
+        }
+    }
+
+    /// The key's only value.
+    pub fn one(&self, key: &str) -> Result<&str, String> {
+        self.optional(key)?
+            .ok_or_else(|| format!("the daemon did not say {key}"))
+    }
+
+    /// The key's only value, a number.
+    pub fn number<N: std::str::FromStr>(&self, key: &str) -> Result<N, String> {
+        self.one(key)?
+            .parse()
+            .map_err(|_| format!("the daemon's {key} is not a number"))
+    }
+
+    /// The key's only value, a path from the root.
+    pub fn path(&self, key: &str) -> Result<String, String> {
+        match self.one(key)? {
+            path if path.starts_with('/') => Ok(path.to_owned()),
+            path => Err(format!(
+                "the daemon's {key} is not an absolute path: '{path}'"
+            )),
+        }
+    }
 }
 
-fn one<'a>(text: &'a str, key: &str) -> Result<&'a str, String> {
-    let mut values = text.lines().filter_map(|line| value(line, key));
-    match (values.next(), values.next()) {
-        (Some(value), None) => Ok(value),
-        (None, _) => Err(format!("the daemon did not say {key}")),
-        (Some(_), Some(_)) => Err(format!("the daemon said {key} twice")),
+/// What the daemon wrote as `%0A`, and the percent sign itself.
+fn decoded(text: &str) -> Option<String> {
+    let mut parts = text.split('%');
+    let mut value = parts.next()?.to_owned();
+    for part in parts {
+        let (digits, rest) = part.split_at_checked(2)?;
+        let byte = u8::from_str_radix(digits, 16).ok().filter(u8::is_ascii)?;
+        value.push(char::from(byte));
+        value.push_str(rest);
     }
+    Some(value)
 }
 
 /// `<site id>@<generation>.ini`, both in plain decimal digits.

@@ -12,7 +12,7 @@ use crate::sys;
 /// A daemon that has not answered by then never will.
 const PATIENCE: Duration = Duration::from_secs(10);
 /// Lines longer than this are not the daemon's.
-const LONGEST: usize = 16 * 1024;
+const LONGEST: usize = 256 * 1024;
 
 /// An open connection to the daemon. It closes by itself when uWSGI takes over.
 pub struct Question {

@@ -1,7 +1,7 @@
 //! The system calls that the standard library has no safe name for. The only `unsafe` of the launcher, one call in each function.
 
 use std::ffi::{CString, c_char};
-use std::io::{Error, Write};
+use std::io::{Error, Seek, Write};
 use std::mem::{size_of, zeroed};
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::os::unix::net::UnixStream;
@@ -86,7 +86,9 @@ pub fn sealed(content: &[u8]) -> Result<OwnedFd, String> {
     let seals = libc::F_SEAL_WRITE | libc::F_SEAL_GROW | libc::F_SEAL_SHRINK | libc::F_SEAL_SEAL;
     // SAFETY: takes numbers only.
     let result = unsafe { libc::fcntl(made, libc::F_ADD_SEALS, seals) };
-    check(result, "cannot seal the configuration")?;
+    check(result, "cannot seal a file in memory")?;
+    file.rewind()
+        .map_err(|error| format!("cannot rewind a file in memory: {error}"))?;
     Ok(file.into())
 }
 
@@ -194,4 +196,76 @@ pub fn exec(program: &CString, arguments: &[CString], environment: &[CString]) -
     // SAFETY: all strings end in zero and both lists in null; they outlive the call.
     unsafe { libc::execve(program.as_ptr(), arguments.as_ptr(), environment.as_ptr()) };
     Error::last_os_error()
+}
+
+/// A directory, open only to be shown elsewhere. No part of its path may be a symbolic link.
+pub fn open_directory(path: &str) -> Result<OwnedFd, String> {
+    let name = CString::new(path).map_err(|_| "a zero byte in a path".to_owned())?;
+    // SAFETY: an open_how of zeros is a valid one.
+    let mut how: libc::open_how = unsafe { zeroed() };
+    how.flags = (libc::O_PATH | libc::O_DIRECTORY | libc::O_CLOEXEC) as u64;
+    how.resolve = libc::RESOLVE_NO_SYMLINKS;
+    // SAFETY: the path ends in zero; the structure outlives the call, and its true size is given.
+    let made = unsafe {
+        libc::syscall(
+            libc::SYS_openat2,
+            libc::AT_FDCWD,
+            name.as_ptr(),
+            &raw const how,
+            size_of::<libc::open_how>(),
+        )
+    };
+    match i32::try_from(made) {
+        // SAFETY: just made, and owned by nobody else.
+        Ok(made) if made >= 0 => Ok(unsafe { OwnedFd::from_raw_fd(made) }),
+        _ => Err(match Error::last_os_error() {
+            error if error.raw_os_error() == Some(libc::ELOOP) => {
+                format!("a symbolic link has come into the way to {path}")
+            }
+            error => format!("cannot open {path}: {error}"),
+        }),
+    }
+}
+
+/// The descriptor stays open, under its number, for the program that follows.
+pub fn keep_open(descriptor: &impl AsRawFd) -> Result<(), String> {
+    // SAFETY: takes numbers only; the descriptor is open.
+    let result = unsafe { libc::fcntl(descriptor.as_raw_fd(), libc::F_SETFD, 0) };
+    check(result, "cannot hand a file on")?;
+    Ok(())
+}
+
+/// Sets how much of `resource` this process and what it becomes may have.
+pub fn limit(resource: libc::__rlimit_resource_t, most: u64) -> Result<(), String> {
+    let limit = libc::rlimit {
+        rlim_cur: most,
+        rlim_max: most,
+    };
+    // SAFETY: the structure outlives the call.
+    let result = unsafe { libc::setrlimit(resource, &raw const limit) };
+    check(result, "cannot set a limit")?;
+    Ok(())
+}
+
+/// A socket to the network configuration of the present namespace.
+pub fn netlink_route() -> Result<OwnedFd, String> {
+    // SAFETY: takes numbers only.
+    let made = unsafe {
+        libc::socket(
+            libc::AF_NETLINK,
+            libc::SOCK_RAW | libc::SOCK_CLOEXEC,
+            libc::NETLINK_ROUTE,
+        )
+    };
+    let made = check(made, "cannot ask the kernel about the network")?;
+    // SAFETY: just made, and owned by nobody else.
+    Ok(unsafe { OwnedFd::from_raw_fd(made) })
+}
+
+/// Goes into a network of its own, with nothing in it.
+pub fn leave_network() -> Result<(), String> {
+    // SAFETY: takes a number only; this process has one thread.
+    let result = unsafe { libc::unshare(libc::CLONE_NEWNET) };
+    check(result, "cannot make a network")?;
+    Ok(())
 }

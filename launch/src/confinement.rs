@@ -1,0 +1,57 @@
+//! What holds a site's processes in, from the first moment on: the control groups whose limits they share, the limits of each
+//! process, the network, and the sandbox.
+
+use std::fs;
+
+use crate::network::Network;
+use crate::order::Lines;
+use crate::sandbox::Sandbox;
+use crate::sys;
+
+/// The parts of the order that are about it. Without root there are none.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Confinement {
+    /// Directories of control groups, made by the daemon.
+    groups: Vec<String>,
+    /// How many files each process may have open.
+    descriptors: Option<u64>,
+    /// A way out, through the host.
+    network: Option<Network>,
+    /// The rest.
+    pub sandbox: Option<Sandbox>,
+}
+
+impl Confinement {
+    /// Reads its lines.
+    pub fn parse(lines: &Lines<'_>) -> Result<Confinement, String> {
+        let sandbox = Sandbox::parse(lines)?;
+        let network = Network::parse(lines)?;
+        if network.is_some() && sandbox.is_none() {
+            return Err("the daemon said network without bwrap".to_owned());
+        }
+        Ok(Confinement {
+            groups: lines.all("group"),
+            descriptors: match lines.optional("descriptors")? {
+                Some(_) => Some(lines.number("descriptors")?),
+                None => None,
+            },
+            network,
+            sandbox,
+        })
+    }
+
+    /// Enters what only root can enter. From here on this process counts among the site's.
+    pub fn enter(&self) -> Result<(), String> {
+        for group in &self.groups {
+            let file = format!("{group}/cgroup.procs");
+            fs::write(&file, std::process::id().to_string())
+                .map_err(|error| format!("cannot enter the control group {group}: {error}"))?;
+        }
+        // A dump of a process's memory would hold secrets, and lie who knows where.
+        sys::limit(libc::RLIMIT_CORE, 0)?;
+        if let Some(descriptors) = self.descriptors {
+            sys::limit(libc::RLIMIT_NOFILE, descriptors)?;
+        }
+        self.network.as_ref().map_or(Ok(()), Network::enter)
+    }
+}
