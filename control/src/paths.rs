@@ -139,6 +139,10 @@ impl Paths {
     pub fn launch_socket(&self) -> PathBuf {
         self.run().join("launch.sock")
     }
+    /// Where nginx counts the requests of sites.
+    pub fn activity(&self) -> PathBuf {
+        self.run().join("activity")
+    }
     /// The Emperor's statistics; a connection to it makes the Emperor look for vassals.
     pub fn emperor_stats(&self) -> PathBuf {
         self.run().join("emperor-stats.sock")

@@ -174,6 +174,9 @@ struct Server {
 struct BackendPart {
     name: NginxValue,
     listen: NginxValue,
+    activity: NginxValue,
+    counted_sites: usize,
+    max_parked: usize,
     socket_path: NginxValue,
     trusted: Vec<NginxValue>,
     access_log: NginxValue,
@@ -326,6 +329,9 @@ fn backend(settings: &Settings) -> Result<BackendPart, RenderError> {
     Ok(BackendPart {
         name: value("name", &settings.name)?,
         listen: value("backend.listen", &backend.listen.to_string())?,
+        activity: path("nginx's counters", &paths.activity())?,
+        counted_sites: settings.waking.counted_sites,
+        max_parked: settings.waking.parked,
         socket_path: value("backend.socket_path", backend.socket_path.as_str())?,
         trusted: backend
             .trusted

@@ -112,6 +112,18 @@ impl Size {
     pub fn as_str(&self) -> &str {
         &self.0
     }
+
+    /// In bytes.
+    pub fn bytes(&self) -> u64 {
+        let digits = self.0.trim_end_matches(|c: char| !c.is_ascii_digit());
+        let shift = match self.0.as_bytes().last() {
+            Some(b'k' | b'K') => 10,
+            Some(b'm' | b'M') => 20,
+            Some(b'g' | b'G') => 30,
+            _ => 0,
+        };
+        digits.parse::<u64>().unwrap_or(0) << shift
+    }
 }
 
 /// `[balancer]`
@@ -222,6 +234,8 @@ pub struct Settings {
     pub balancer: Balancer,
     /// `[backend]`
     pub backend: Backend,
+    /// `[waking]`
+    pub waking: Waking,
     paths: Paths,
 }
 
@@ -262,6 +276,10 @@ impl Settings {
 
 #[path = "settings_file.rs"]
 mod toml_file;
+#[path = "settings_waking.rs"]
+mod waking;
+
+pub use waking::Waking;
 
 #[cfg(test)]
 #[path = "settings_tests.rs"]

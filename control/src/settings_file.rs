@@ -13,6 +13,7 @@ pub(super) struct File {
     nginx: NginxFile,
     balancer: BalancerFile,
     backend: BackendFile,
+    waking: waking::WakingFile,
 }
 
 #[derive(Deserialize, Default)]
@@ -103,6 +104,7 @@ impl Checked<'_> {
             nginx: self.nginx(raw.nginx)?,
             balancer: self.balancer(raw.balancer)?,
             backend: self.backend(raw.backend, socket_path)?,
+            waking: self.waking(raw.waking)?,
             paths,
         })
     }
@@ -202,7 +204,7 @@ impl Checked<'_> {
             connect_timeout,
             read_timeout: self.span("balancer.read_timeout", raw.read_timeout, "75s")?,
             default_server: raw.default_server.unwrap_or(true),
-            keepalive: raw.keepalive.unwrap_or(64),
+            keepalive: raw.keepalive.unwrap_or(1024),
         })
     }
 
@@ -278,11 +280,15 @@ impl Checked<'_> {
         self.check(key, AbsolutePath::parse(&path))
     }
 
-    fn check<T>(&self, key: &'static str, value: Result<T, Invalid>) -> Result<T, SettingsError> {
+    pub(super) fn check<T>(
+        &self,
+        key: &'static str,
+        value: Result<T, Invalid>,
+    ) -> Result<T, SettingsError> {
         value.map_err(|source| self.invalid(key, source))
     }
 
-    fn invalid(&self, key: &'static str, source: Invalid) -> SettingsError {
+    pub(super) fn invalid(&self, key: &'static str, source: Invalid) -> SettingsError {
         SettingsError::Value {
             path: self.file.into(),
             key,

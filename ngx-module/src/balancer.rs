@@ -9,8 +9,11 @@ use table::{BackendId, SiteRecord};
 use crate::context::Context;
 use crate::directives::{HttpConf, Method, ServerConf};
 use crate::ffi::conf::Refusal;
+use crate::ffi::keepalive::Keepalive;
 use crate::ffi::peer::{Address, Peer};
 use crate::ffi::request::{Expression, Request};
+#[cfg(any(ngx_feature = "ssl", ngx_feature = "http_ssl"))]
+use crate::ffi::tls::Sessions;
 use crate::ffi::upstream::{Server, Upstream};
 use crate::{site, worker};
 
@@ -26,6 +29,21 @@ pub(crate) struct Hash {
     pub(crate) place: String,
     /// Set once the block is complete.
     pub(crate) over: Option<Over>,
+    #[cfg(any(ngx_feature = "ssl", ngx_feature = "http_ssl"))]
+    sessions: Sessions,
+}
+
+impl Hash {
+    pub(crate) fn new(key: Option<Expression>, method: Method, place: String) -> Self {
+        Self {
+            key,
+            method,
+            place,
+            over: None,
+            #[cfg(any(ngx_feature = "ssl", ngx_feature = "http_ssl"))]
+            sessions: Sessions::default(),
+        }
+    }
 }
 
 /// What a block's sites are spread over.
@@ -62,6 +80,15 @@ pub(crate) fn prepare(
 ) -> Result<(), Refusal> {
     let hash = part.hash.as_mut().ok_or("\"paas_hash\" is missing")?;
     let place = &hash.place;
+    if let Some(keepalive) = &part.keepalive
+        && block.is_wrapped()
+    {
+        return Err(format!(
+            "\"keepalive\" is beside \"paas_keepalive\"{}: remove the \"keepalive\" line; \"paas_keepalive\" has its number and \
+             its keepalive_timeout, _requests and _time as timeout=, requests= and time=",
+            keepalive.place()
+        ));
+    }
     if block.has_zone() {
         return Err(format!(
             "\"paas_hash\"{place} does not use a shared \"zone\", which would be out of date: remove the zone line"
@@ -241,6 +268,8 @@ pub(crate) enum Failure {
 /// The backends one request is sent to, one after the other.
 pub(crate) struct Selection<'r> {
     request: Request<'r>,
+    part: &'r ServerConf,
+    hash: &'r Hash,
     context: &'r Context,
     among: Among<'r>,
 }
@@ -284,16 +313,32 @@ impl<'r> Selection<'r> {
         };
         Some(Self {
             request,
+            part,
+            hash,
             context,
             among,
         })
+    }
+
+    pub(crate) fn request(&self) -> Request<'r> {
+        self.request
+    }
+
+    /// Where idle connections are kept, if they are.
+    pub(crate) fn keepalive(&self) -> Option<&'r Keepalive> {
+        self.part.keepalive.as_deref()
+    }
+
+    #[cfg(any(ngx_feature = "ssl", ngx_feature = "http_ssl"))]
+    pub(crate) fn sessions(&self) -> &'r Sessions {
+        &self.hash.sessions
     }
 
     /// How often nginx may ask for a backend; at least once.
     pub(crate) fn tries(&self) -> usize {
         let tries = match &self.among {
             Among::Servers { servers, .. } => servers.tries(),
-            Among::Backends { .. } => worker::tries(),
+            Among::Backends { .. } => worker::tries(self.keepalive()),
         };
         tries.clamp(1, MOST_TRIES)
     }

@@ -3,6 +3,7 @@
 use std::cell::{Cell, OnceCell, RefCell};
 use std::sync::Arc;
 
+use crate::activity::InFlight;
 use crate::fallback::Stage;
 use crate::site::Lookup;
 
@@ -15,6 +16,8 @@ pub(crate) struct Context {
     pub(crate) is_refused: Cell<bool>,
     /// The name of the backend chosen last. Main request only.
     pub(crate) backend: RefCell<Option<Arc<str>>>,
+    /// Counted as one of its site's requests until this is dropped. Main request only.
+    pub(crate) in_flight: OnceCell<InFlight>,
     /// How far `paas_fallback` is.
     pub(crate) stage: RefCell<Stage>,
     /// How often it has asked.

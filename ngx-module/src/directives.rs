@@ -6,6 +6,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 use std::rc::Rc;
 
+use activity::Layout;
 use ngx::ffi::{
     NGX_CONF_ANY, NGX_CONF_NOARGS, NGX_CONF_TAKE1, NGX_CONF_TAKE2, NGX_HTTP_LOC_CONF,
     NGX_HTTP_MAIN_CONF, NGX_HTTP_SRV_CONF, NGX_HTTP_UPS_CONF,
@@ -13,20 +14,30 @@ use ngx::ffi::{
 pub(crate) use routing::Method;
 use table::SiteRecord;
 
+use crate::activity::Counters;
 use crate::balancer::Hash;
 use crate::fallback::Settings;
 use crate::ffi::conf::{Conf, Directive, Refusal, milliseconds};
+use crate::ffi::keepalive::Keepalive;
+use crate::ffi::mapping;
 use crate::ffi::upstream::Upstream;
 
+mod keepalive;
 mod socket;
 
+pub(crate) use keepalive::PaasKeepalive;
 use socket::Pattern;
+
+/// For how many sites a worker can count at once unless it is said.
+const DEFAULT_SITES: usize = 8192;
 
 /// The configuration of the http block.
 #[derive(Default)]
 pub(crate) struct HttpConf {
     /// The table's directory.
     pub(crate) table: Option<PathBuf>,
+    /// Where the requests of sites are counted; within it none, if nginx only tests the configuration.
+    pub(crate) activity: Option<Option<Counters>>,
     /// Whether some upstream block takes its backends from the table.
     pub(crate) places_by_table: bool,
     /// Who needs a table, in words for a message, if somebody does.
@@ -39,6 +50,8 @@ pub(crate) struct ServerConf {
     socket: Option<Rc<Pattern>>,
     /// Upstream blocks only.
     pub(crate) hash: Option<Hash>,
+    /// Upstream blocks only. Its address is known to connections.
+    pub(crate) keepalive: Option<Box<Keepalive>>,
 }
 
 /// The configuration of a location.
@@ -96,6 +109,13 @@ pub(crate) fn check<'c>(
         ));
     }
     for (block, part) in blocks {
+        if let (None, Some(keepalive)) = (&part.hash, &part.keepalive) {
+            return Err(format!(
+                "upstream \"{}\": \"paas_keepalive\"{} works with \"paas_hash\" only: add it, or write \"keepalive NUMBER;\"",
+                String::from_utf8_lossy(block.name()),
+                keepalive.place()
+            ));
+        }
         if let Some(hash) = &part.hash
             && hash.over.is_none()
         {
@@ -129,6 +149,55 @@ impl Directive for PaasTable {
             ));
         }
         http.table = Some(directory);
+        Ok(())
+    }
+}
+
+/// `paas_activity DIRECTORY [sites=NUMBER];`
+pub(crate) struct PaasActivity;
+
+impl Directive for PaasActivity {
+    type Target = HttpConf;
+    const NAME: &'static CStr = c"paas_activity";
+    const USE: u32 = NGX_HTTP_MAIN_CONF | NGX_CONF_TAKE1 | NGX_CONF_TAKE2;
+
+    fn read(conf: Conf<'_>, http: &mut HttpConf) -> Result<(), Refusal> {
+        unset(&http.activity)?;
+        let mut arguments = conf.arguments();
+        let directory = PathBuf::from(OsStr::from_bytes(arguments.next().unwrap_or_default()));
+        if !directory.is_absolute() {
+            return Err(format!(
+                "\"{}\" is not an absolute path",
+                directory.display()
+            ));
+        }
+        let sites = match arguments.next() {
+            None => Some(DEFAULT_SITES),
+            Some(argument) => match argument.strip_prefix(b"sites=") {
+                Some(number) => text(number)?.parse().ok(),
+                None => {
+                    return Err(format!(
+                        "does not know the argument \"{}\"",
+                        argument.escape_ascii()
+                    ));
+                }
+            },
+        };
+        let layout = sites
+            .and_then(Layout::new)
+            .ok_or_else(|| format!("sites= is not a number from 1 to {}", Layout::MOST))?;
+        http.needs_table
+            .get_or_insert_with(|| format!("\"paas_activity\"{}", conf.place()));
+        let counters = match mapping::is_test() {
+            true => Ok(None),
+            false => Counters::open(&directory, layout).map(Some),
+        };
+        http.activity = Some(counters.map_err(|error| {
+            format!(
+                "cannot open counters in \"{}\": {error}",
+                directory.display()
+            )
+        })?);
         Ok(())
     }
 }
@@ -192,7 +261,8 @@ impl Directive for PaasHash {
         let block = Upstream::current(conf).ok_or("is not in an upstream block")?;
         if block.has_method() {
             return Err("a balancing method or \"keepalive\" comes before it in the same upstream block: remove other \
-                        methods, and write \"keepalive\" below \"paas_hash\""
+                        methods, and write \"paas_keepalive NUMBER;\" in place of \"keepalive NUMBER;\" (or \"keepalive\" below \
+                        \"paas_hash\")"
                 .to_owned());
         }
         let (mut key, mut method) = (None, None);
@@ -221,12 +291,7 @@ impl Directive for PaasHash {
             }
             block.add_placeholder(conf).ok_or("out of memory")?;
         }
-        part.hash = Some(Hash {
-            key,
-            method: method.unwrap_or_default(),
-            place: conf.place(),
-            over: None,
-        });
+        part.hash = Some(Hash::new(key, method.unwrap_or_default(), conf.place()));
         block.claim();
         Ok(())
     }

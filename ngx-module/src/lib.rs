@@ -4,6 +4,7 @@
 //! * [`worker`], [`site`] - what this worker knows of the table: host to site, site to backend;
 //! * [`role`] - `paas_role`: who is refused, which headers may not pass;
 //! * [`balancer`] - `paas_hash`: which backend;
+//! * [`activity`] - `paas_activity`: how busy each site is;
 //! * [`fallback`] - `paas_fallback`: asleep or broken; park, wake, replay;
 //! * [`variables`] - `$paas_*`;
 //! * [`ffi`] - the border to nginx, and the only `unsafe`; the tables nginx reads are in `ffi/module.rs`.
@@ -19,6 +20,7 @@
     clippy::undocumented_unsafe_blocks
 )]
 
+mod activity;
 mod balancer;
 mod context;
 mod directives;

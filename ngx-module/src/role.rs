@@ -3,6 +3,7 @@
 
 use ngx::ffi::ngx_http_phases_NGX_HTTP_PREACCESS_PHASE as PREACCESS;
 
+use crate::activity;
 use crate::context::{Context, Reason};
 use crate::directives::Role;
 use crate::ffi::phase::Handler;
@@ -41,7 +42,10 @@ impl Handler for Gate {
                     None => Outcome::Status(500),
                 }
             }
-            Some(Lookup::Site(_)) => Outcome::Declined,
+            Some(Lookup::Site(_)) => {
+                activity::count(request);
+                Outcome::Declined
+            }
             Some(Lookup::Unknown) => refuse(context, 404, "no-site"),
             Some(Lookup::Unavailable) => {
                 match request.add_answer_header("Retry-After", RETRY_AFTER) {

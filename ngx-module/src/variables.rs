@@ -4,7 +4,7 @@ use std::ffi::CStr;
 
 use crate::ffi::request::Request;
 use crate::ffi::variable::Variable;
-use crate::{fallback, site};
+use crate::{activity, fallback, site};
 
 /// `$paas_site`: the primary domain of the request's site.
 pub(crate) struct Site;
@@ -40,6 +40,8 @@ impl Variable for Socket {
     const CONSTANT: bool = true;
 
     fn value(request: Request<'_>) -> Option<&[u8]> {
+        // Whoever asks where a site listens is about to go there, also in a location of the operator's own.
+        activity::count(request);
         request.pool()?.format(format_args!(
             "{}",
             request.server_conf()?.socket_of(site::of(request)?)

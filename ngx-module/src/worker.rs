@@ -1,12 +1,14 @@
 //! What this worker process knows of the table: one reader, opened at the first request (never before the
 //! fork), and the backends decoded once for every revision of them.
 
+use std::collections::HashSet;
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
 
 use routing::{Backends, Placement, SlotTable, State};
 use table::{BackendId, BackendRecord, Reader, SiteRecord, TableError, View};
 
+use crate::ffi::keepalive::Keepalive;
 use crate::ffi::log::{Level, Log, OncePerSecond};
 use crate::ffi::peer::Address;
 use crate::site::Lookup;
@@ -37,6 +39,7 @@ struct BackendList {
 
 struct Member {
     id: BackendId,
+    is_in_service: bool,
     backend: Arc<Backend>,
 }
 
@@ -80,11 +83,20 @@ pub(crate) fn choose(site: &SiteRecord, tried: &[BackendId]) -> Option<(BackendI
         .choose(site, &worker.placement, tried)
 }
 
-/// How many backends may be given a request.
-pub(crate) fn tries() -> usize {
-    lock()
-        .and_then(|worker| worker.as_ref()?.backends.as_ref().map(|list| list.tries))
-        .unwrap_or(0)
+/// How many backends may be given a request that is about to be sent. Of connections kept to backends that are gone or out of
+/// service, none is kept any longer.
+pub(crate) fn tries(keepalive: Option<&Keepalive>) -> usize {
+    let worker = lock();
+    let Some(list) = worker
+        .as_ref()
+        .and_then(|worker| worker.as_ref()?.backends.as_ref())
+    else {
+        return 0;
+    };
+    if let Some(keepalive) = keepalive {
+        keepalive.agree_with(list.revision, || list.addresses());
+    }
+    list.tries
 }
 
 fn lock() -> Option<MutexGuard<'static, Option<Worker>>> {
@@ -160,6 +172,7 @@ impl BackendList {
             .count();
         let members = records.into_iter().map(|record| Member {
             id: record.id,
+            is_in_service: record.state != State::Disabled,
             backend: Arc::new(Backend {
                 name: record.name.into(),
                 address: Address::from_socket(record.address),
@@ -171,6 +184,14 @@ impl BackendList {
             tries,
             slots,
         }
+    }
+
+    /// Where requests may be sent.
+    fn addresses(&self) -> HashSet<&[u8]> {
+        let in_service = self.members.iter().filter(|member| member.is_in_service);
+        in_service
+            .map(|member| member.backend.address.sockaddr())
+            .collect()
     }
 
     fn choose(

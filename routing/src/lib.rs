@@ -7,7 +7,8 @@
 //! * [`host`]: the bytes of a Host header to a normalised [`Domain`] or an address;
 //! * [`placement`]: a site's key and the [`Backends`] to the backend that serves it;
 //! * [`rendezvous`]: the hashing behind it, and [`SlotTable`], its memo for many backends;
-//! * [`python27`]: CPython 2.7's string hash, to take over a deployment that was placed by it.
+//! * [`python27`]: CPython 2.7's string hash, to take over a deployment that was placed by it;
+//! * [`idle`]: which of the kept connections a request gets, and which are closed.
 #![forbid(unsafe_code)]
 #![deny(
     clippy::unwrap_used,
@@ -17,6 +18,7 @@
 )]
 
 pub mod host;
+pub mod idle;
 mod log2;
 pub mod placement;
 pub mod python27;

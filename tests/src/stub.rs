@@ -1,12 +1,16 @@
 //! A tiny HTTP server whose answers a test writes: a site, a backend, an operator's own wake service.
 
+use std::collections::BTreeMap;
 use std::io::{self, BufRead, BufReader, Read, Write};
-use std::net::{TcpListener, TcpStream};
+use std::net::{Shutdown, TcpListener, TcpStream};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::thread::{self, JoinHandle};
+use std::time::Duration;
+
+use rustix::net::sockopt::set_socket_linger;
 
 use crate::http;
 
@@ -41,8 +45,12 @@ impl Received {
 pub enum Answer {
     /// A status, headers and a body; the connection stays open.
     Reply(u16, Vec<(String, String)>, Vec<u8>),
+    /// These bytes as they are; the connection stays open.
+    Raw(Vec<u8>),
     /// The connection is closed without a word.
     Close,
+    /// The connection is reset without a word.
+    Reset,
 }
 
 impl Answer {
@@ -72,11 +80,23 @@ type Behaviour = dyn Fn(&Received) -> Answer + Send + Sync;
 
 trait Stream: Read + Write + Send {
     fn duplicate(&self) -> io::Result<Box<dyn Stream>>;
+    /// Closes the connection for everybody who holds it.
+    fn hang_up(&self);
+    /// Makes the close that follows a reset.
+    fn reset(&self);
 }
 
 impl Stream for TcpStream {
     fn duplicate(&self) -> io::Result<Box<dyn Stream>> {
         Ok(Box::new(self.try_clone()?))
+    }
+
+    fn hang_up(&self) {
+        drop(self.shutdown(Shutdown::Both));
+    }
+
+    fn reset(&self) {
+        let _ = set_socket_linger(self, Some(Duration::ZERO));
     }
 }
 
@@ -84,7 +104,16 @@ impl Stream for UnixStream {
     fn duplicate(&self) -> io::Result<Box<dyn Stream>> {
         Ok(Box::new(self.try_clone()?))
     }
+
+    fn hang_up(&self) {
+        drop(self.shutdown(Shutdown::Both));
+    }
+
+    fn reset(&self) {}
 }
+
+/// The connections that are open, by number.
+type Open = Arc<Mutex<BTreeMap<usize, Box<dyn Stream>>>>;
 
 enum Listener {
     Tcp(TcpListener),
@@ -119,6 +148,7 @@ pub struct Stub {
     listener: Arc<Listener>,
     stopping: Arc<AtomicBool>,
     received: Arc<Mutex<Vec<Received>>>,
+    open: Open,
     acceptor: Option<JoinHandle<()>>,
 }
 
@@ -155,11 +185,13 @@ impl Stub {
         let listener = Arc::new(listener);
         let stopping = Arc::new(AtomicBool::new(false));
         let received = Arc::new(Mutex::new(Vec::new()));
+        let open = Open::default();
         let acceptor = thread::spawn({
-            let (listener, stopping, received) = (
+            let (listener, stopping, received, open) = (
                 Arc::clone(&listener),
                 Arc::clone(&stopping),
                 Arc::clone(&received),
+                Arc::clone(&open),
             );
             let accepted = Arc::new(AtomicUsize::new(0));
             move || {
@@ -167,15 +199,27 @@ impl Stub {
                     if stopping.load(Ordering::SeqCst) {
                         break;
                     }
-                    accepted.fetch_add(1, Ordering::SeqCst);
-                    let (behaviour, received, accepted) = (
+                    let number = accepted.fetch_add(1, Ordering::SeqCst);
+                    let Ok(duplicate) = stream.duplicate() else {
+                        continue;
+                    };
+                    lock(&open).insert(number, duplicate);
+                    let (behaviour, received, accepted, open) = (
                         Arc::clone(&behaviour),
                         Arc::clone(&received),
                         Arc::clone(&accepted),
+                        Arc::clone(&open),
                     );
                     // Ends with its client's connection.
                     thread::spawn(move || {
-                        drop(converse(stream, &*behaviour, &received, &accepted))
+                        let ended = converse(stream, &*behaviour, &received, &accepted);
+                        if let Some(stream) = lock(&open).remove(&number) {
+                            if let Ok(Ending::Reset) = ended {
+                                stream.reset();
+                            } else {
+                                stream.hang_up();
+                            }
+                        }
                     });
                 }
             }
@@ -184,17 +228,28 @@ impl Stub {
             listener,
             stopping,
             received,
+            open,
             acceptor: Some(acceptor),
+        }
+    }
+
+    /// How many connections are open now.
+    #[must_use]
+    pub fn open(&self) -> usize {
+        lock(&self.open).len()
+    }
+
+    /// Closes all connections, those that wait for a request included.
+    pub fn hang_up(&self) {
+        for stream in lock(&self.open).values() {
+            stream.hang_up();
         }
     }
 
     /// Everything received so far.
     #[must_use]
     pub fn received(&self) -> Vec<Received> {
-        self.received
-            .lock()
-            .expect("no test panics while it holds this")
-            .clone()
+        lock(&self.received).clone()
     }
 }
 
@@ -205,7 +260,18 @@ impl Drop for Stub {
         if let Some(acceptor) = self.acceptor.take() {
             let _ = acceptor.join();
         }
+        self.hang_up();
     }
+}
+
+fn lock<T>(shared: &Mutex<T>) -> MutexGuard<'_, T> {
+    shared.lock().expect("no test panics while it holds this")
+}
+
+/// How a connection ended.
+enum Ending {
+    Closed,
+    Reset,
 }
 
 fn converse(
@@ -213,17 +279,20 @@ fn converse(
     behaviour: &Behaviour,
     received: &Mutex<Vec<Received>>,
     accepted: &AtomicUsize,
-) -> io::Result<()> {
+) -> io::Result<Ending> {
     let mut writer = stream.duplicate()?;
     let mut reader = BufReader::new(stream);
     while !reader.fill_buf()?.is_empty() {
         let request = read_request(&mut reader, accepted.load(Ordering::SeqCst))?;
-        received
-            .lock()
-            .expect("no test panics while it holds this")
-            .push(request.clone());
-        let Answer::Reply(status, headers, body) = behaviour(&request) else {
-            return Ok(());
+        lock(received).push(request.clone());
+        let (status, headers, body) = match behaviour(&request) {
+            Answer::Reply(status, headers, body) => (status, headers, body),
+            Answer::Raw(bytes) => {
+                writer.write_all(&bytes)?;
+                continue;
+            }
+            Answer::Close => return Ok(Ending::Closed),
+            Answer::Reset => return Ok(Ending::Reset),
         };
         let mut reply = format!(
             "HTTP/1.1 {status} Stub\r\nContent-Length: {}\r\n",
@@ -233,12 +302,13 @@ fn converse(
             reply.push_str(&format!("{name}: {value}\r\n"));
         }
         reply.push_str("\r\n");
-        writer.write_all(reply.as_bytes())?;
+        let mut reply = reply.into_bytes();
         if request.method != "HEAD" {
-            writer.write_all(&body)?;
+            reply.extend(body);
         }
+        writer.write_all(&reply)?;
     }
-    Ok(())
+    Ok(Ending::Closed)
 }
 
 fn read_request(reader: &mut impl BufRead, connections: usize) -> io::Result<Received> {

@@ -53,6 +53,13 @@ fn what_the_others_are_measured_against_is_accepted() {
     accepted(&upstream(&format!(
         "paas_hash $host method=rendezvous; {SERVER} keepalive 8;"
     )));
+    accepted(&upstream(&format!(
+        "paas_keepalive 8 per_peer=2 timeout=60s requests=10000 time=1h; {SERVER} paas_hash $host;"
+    )));
+    accepted(&format!(
+        "paas_table {{root}}/table; {}",
+        upstream("paas_hash; paas_keepalive 8;")
+    ));
     accepted(&format!(
         "paas_table {{root}}/table; {}",
         upstream("paas_hash; keepalive 8;")
@@ -73,6 +80,49 @@ fn keepalive_before_the_hash() {
         &upstream(&format!("{SERVER} keepalive 8; paas_hash $host;")),
         &["paas_hash", "keepalive"],
     );
+}
+
+#[test]
+fn two_kinds_of_keepalive() {
+    for lines in [
+        "paas_hash $host; paas_keepalive 8; keepalive 8;",
+        "paas_keepalive 8; paas_hash $host; keepalive 8;",
+        "keepalive 8; paas_hash $host; paas_keepalive 8;",
+    ] {
+        refused(
+            &upstream(&format!("{lines} {SERVER}")),
+            &["keepalive", "paas_keepalive"],
+        );
+    }
+}
+
+#[test]
+fn a_keepalive_without_a_hash() {
+    refused(
+        &upstream(&format!("{SERVER} paas_keepalive 8;")),
+        &["paas_keepalive", "paas_hash", "keepalive NUMBER"],
+    );
+}
+
+#[test]
+fn values_of_paas_keepalive_that_cannot_be() {
+    for (arguments, word) in [
+        ("0", "\"0\""),
+        ("many", "many"),
+        ("8 timeout=soon", "soon"),
+        ("8 timeout=0", "timeout"),
+        ("8 per_peer=0", "per_peer"),
+        ("8 requests=-1", "requests"),
+        ("8 colour=red", "colour"),
+        ("8 time=1h time=2h", "time"),
+    ] {
+        refused(
+            &upstream(&format!(
+                "paas_hash $host; paas_keepalive {arguments}; {SERVER}"
+            )),
+            &["paas_keepalive", word],
+        );
+    }
 }
 
 #[test]

@@ -28,6 +28,8 @@ pub(crate) enum Entry {
     Request(&'static str),
     /// A variable of this name is evaluated: it has no value.
     Variable(&'static str),
+    /// A worker begins: it works without what failed.
+    Process,
     /// Something is given back at the end of a request or a configuration.
     Cleanup,
 }
@@ -37,6 +39,7 @@ impl fmt::Display for Entry {
         match self {
             Self::Configuration(name) | Self::Request(name) => f.write_str(name),
             Self::Variable(name) => write!(f, "${name}"),
+            Self::Process => f.write_str("start of a worker"),
             Self::Cleanup => f.write_str("cleanup"),
         }
     }
@@ -86,6 +89,7 @@ fn report(entry: Entry, payload: Box<dyn Any + Send>) {
         .take();
     let (level, consequence) = match entry {
         Entry::Configuration(_) => (Level::Emergency, "the configuration is refused"),
+        Entry::Process => (Level::Critical, "the worker works without it"),
         Entry::Request(_) | Entry::Variable(_) | Entry::Cleanup => {
             (Level::Critical, "the request fails, the worker goes on")
         }

@@ -8,10 +8,10 @@ use std::sync::atomic::{AtomicPtr, Ordering};
 use ngx::core::{NGX_CONF_ERROR, NGX_CONF_OK};
 use ngx::ffi::{
     NGX_ERROR, NGX_HTTP_INTERNAL_SERVER_ERROR, NGX_HTTP_LOC_CONF_OFFSET, NGX_HTTP_MAIN_CONF_OFFSET,
-    NGX_HTTP_MODULE, NGX_HTTP_SRV_CONF_OFFSET, NGX_OK, ngx_command_t, ngx_conf_t,
-    ngx_http_conf_ctx_t, ngx_http_filter_finalize_request, ngx_http_module_t,
-    ngx_http_output_header_filter_pt, ngx_http_request_t, ngx_http_top_header_filter, ngx_int_t,
-    ngx_module_t, ngx_uint_t,
+    NGX_HTTP_MODULE, NGX_HTTP_SRV_CONF_OFFSET, NGX_OK, NGX_PROCESS_SINGLE, NGX_PROCESS_WORKER,
+    ngx_command_t, ngx_conf_t, ngx_cycle_t, ngx_http_conf_ctx_t, ngx_http_filter_finalize_request,
+    ngx_http_module, ngx_http_module_t, ngx_http_output_header_filter_pt, ngx_http_request_t,
+    ngx_http_top_header_filter, ngx_int_t, ngx_module_t, ngx_process, ngx_uint_t,
 };
 
 use super::conf::{Conf, Part, command};
@@ -19,7 +19,7 @@ use super::guard::{Entry, guard};
 use super::request::Request;
 use super::{phase, upstream, variable};
 use crate::directives::{HttpConf, LocationConf, ServerConf};
-use crate::{directives, fallback, role, variables};
+use crate::{activity, directives, fallback, role, variables};
 
 /// nginx's description of this module. nginx numbers it when it loads it.
 #[unsafe(no_mangle)]
@@ -28,14 +28,17 @@ pub static mut ngx_http_paas_module: ngx_module_t = ngx_module_t {
     ctx: (&raw const CALLBACKS).cast_mut().cast(),
     commands: (&raw mut COMMANDS).cast(),
     type_: NGX_HTTP_MODULE as ngx_uint_t,
+    init_process: Some(init_process),
     ..ngx_module_t::default()
 };
 
-static mut COMMANDS: [ngx_command_t; 6] = [
+static mut COMMANDS: [ngx_command_t; 8] = [
     command::<directives::PaasTable>(),
+    command::<directives::PaasActivity>(),
     command::<directives::PaasSocket>(),
     command::<directives::PaasRole>(),
     command::<directives::PaasHash>(),
+    command::<directives::PaasKeepalive>(),
     command::<directives::PaasFallback>(),
     ngx_command_t::empty(),
 ];
@@ -247,6 +250,29 @@ unsafe extern "C" fn postconfiguration(cf: *mut ngx_conf_t) -> ngx_int_t {
             NGX_OK as ngx_int_t
         }
     )
+}
+
+/// A process begins to serve. Whatever goes wrong here must not keep it from that.
+unsafe extern "C" fn init_process(cycle: *mut ngx_cycle_t) -> ngx_int_t {
+    guard!(Entry::Process, (), {
+        // SAFETY: nginx sets it before; helpers of nginx's cache come here, too.
+        let process = unsafe { ngx_process };
+        if ![NGX_PROCESS_SINGLE, NGX_PROCESS_WORKER].contains(&(process as u32)) {
+            return;
+        }
+        // SAFETY: the cycle is complete: it has a slot for every module, and if it has an http block, this module's part
+        // of it is what `create` made.
+        let http = unsafe {
+            NonNull::new(*(*cycle).conf_ctx.add(ngx_http_module.index))
+                .map(|context| context.cast::<ngx_http_conf_ctx_t>())
+                .and_then(|context| slot((*context.as_ptr()).main_conf))
+                .and_then(|part| part.cast::<HttpConf>().as_ref())
+        };
+        if let Some(counters) = http.and_then(|http| http.activity.as_ref()?.as_ref()) {
+            activity::start(counters);
+        }
+    });
+    NGX_OK as ngx_int_t
 }
 
 static NEXT_HEADER_FILTER: AtomicPtr<()> = AtomicPtr::new(ptr::null_mut());

@@ -4,11 +4,13 @@ use std::ffi::c_void;
 use std::ptr::NonNull;
 
 use ngx::ffi::{
-    NGX_BUSY, NGX_ERROR, NGX_OK, NGX_PEER_FAILED, NGX_PEER_NEXT, ngx_http_request_t,
-    ngx_http_upstream_srv_conf_t, ngx_int_t, ngx_peer_connection_t, ngx_str_t, ngx_uint_t,
+    NGX_BUSY, NGX_DONE, NGX_ERROR, NGX_OK, NGX_PEER_FAILED, NGX_PEER_NEXT, ngx_http_request_t,
+    ngx_http_upstream_srv_conf_t, ngx_http_upstream_t, ngx_int_t, ngx_peer_connection_t, ngx_str_t,
+    ngx_uint_t,
 };
 
 use super::guard::{Entry, guard};
+use super::keepalive::PeerKey;
 use super::pool::Pool;
 use super::request::Request;
 use super::upstream::Upstream;
@@ -52,6 +54,11 @@ impl Address {
                 }
             }
         }
+    }
+
+    /// The socket address as the kernel takes it.
+    pub(crate) fn sockaddr(&self) -> &[u8] {
+        &self.sockaddr
     }
 
     /// Copies the address to where it outlives this list of backends.
@@ -114,7 +121,7 @@ fn start<'r>(
     peer.free = Some(free);
     peer.tries = tries;
     // Without them `proxy_pass https://` would call a null pointer.
-    #[cfg(any(ngx_feature = "ssl", ngx_feature = "http_ssl", ngx_feature = "compat"))]
+    #[cfg(any(ngx_feature = "ssl", ngx_feature = "http_ssl"))]
     {
         peer.set_session = Some(set_session);
         peer.save_session = Some(save_session);
@@ -134,15 +141,19 @@ unsafe extern "C" fn get(connection: *mut ngx_peer_connection_t, data: *mut c_vo
             };
             connection.set_cached(0);
             connection.connection = std::ptr::null_mut();
-            match selection.next() {
-                Some(peer) => {
-                    connection.socklen = peer.sockaddr.len() as _;
-                    connection.sockaddr = peer.sockaddr.as_mut_ptr().cast();
-                    connection.name = peer.name;
-                    NGX_OK as ngx_int_t
-                }
-                None => NGX_BUSY as ngx_int_t,
+            let Some(peer) = selection.next() else {
+                return NGX_BUSY as ngx_int_t;
+            };
+            connection.socklen = peer.sockaddr.len() as _;
+            connection.sockaddr = peer.sockaddr.as_mut_ptr().cast();
+            connection.name = peer.name;
+            if let Some(keepalive) = selection.keepalive()
+                && let Some(key) = key_of(selection.request(), connection)
+                && keepalive.reuse(&key, connection, !selection.request().is_idempotent())
+            {
+                return NGX_DONE as ngx_int_t;
             }
+            NGX_OK as ngx_int_t
         }
     )
 }
@@ -158,18 +169,41 @@ unsafe extern "C" fn free(
     };
     let tries_left = guard!(Entry::Request("paas_hash peer.free"), 0, {
         // SAFETY: as in `get`.
-        if let Some(selection) = unsafe { data.cast::<Selection<'_>>().as_mut() }
-            && state & (NGX_PEER_FAILED | NGX_PEER_NEXT) as ngx_uint_t != 0
-        {
-            selection.failed(if is_stale(connection) {
-                Failure::StaleConnection
-            } else {
-                Failure::Backend
-            });
+        if let Some(selection) = unsafe { data.cast::<Selection<'_>>().as_mut() } {
+            if state & (NGX_PEER_FAILED | NGX_PEER_NEXT) as ngx_uint_t != 0 {
+                selection.failed(if is_stale(connection) {
+                    Failure::StaleConnection
+                } else {
+                    Failure::Backend
+                });
+            }
+            keep(selection, connection, state);
         }
         connection.tries.saturating_sub(1)
     });
     connection.tries = tries_left;
+}
+
+/// Keeps the connection for another request, if it is worth it.
+fn keep(selection: &Selection<'_>, connection: &mut ngx_peer_connection_t, state: ngx_uint_t) {
+    let request = selection.request();
+    if let Some(keepalive) = selection.keepalive()
+        && let Some(key) = key_of(request, connection)
+        && let Some(upstream) = upstream_of(request)
+    {
+        // SAFETY: nginx frees the peer of this very upstream.
+        unsafe { keepalive.keep(&key, connection, upstream, state) };
+    }
+}
+
+fn upstream_of(request: Request<'_>) -> Option<&ngx_http_upstream_t> {
+    // SAFETY: the upstream of a request that has a peer lives as long as the request.
+    unsafe { request.fields().upstream.as_ref() }
+}
+
+fn key_of(request: Request<'_>, connection: &ngx_peer_connection_t) -> Option<PeerKey> {
+    // SAFETY: the address is the one that `get` set, and the upstream is nginx's.
+    unsafe { PeerKey::of(connection, upstream_of(request)?) }
 }
 
 /// Whether a connection failed because it had been kept alive too long: that says nothing about the backend.
@@ -186,19 +220,51 @@ fn is_stale(connection: &ngx_peer_connection_t) -> bool {
     connection.cached() != 0 && !timed_out
 }
 
-#[cfg(any(ngx_feature = "ssl", ngx_feature = "http_ssl", ngx_feature = "compat"))]
+/// TLS begins on a new connection: offers the session the peer had last.
+#[cfg(any(ngx_feature = "ssl", ngx_feature = "http_ssl"))]
 unsafe extern "C" fn set_session(
-    _connection: *mut ngx_peer_connection_t,
-    _data: *mut c_void,
+    connection: *mut ngx_peer_connection_t,
+    data: *mut c_void,
 ) -> ngx_int_t {
     guard!(
         Entry::Request("paas_hash set_session"),
         NGX_ERROR as ngx_int_t,
-        NGX_OK as ngx_int_t
+        {
+            // SAFETY: as in `get`.
+            let parts = unsafe { (connection.as_ref(), data.cast::<Selection<'_>>().as_ref()) };
+            let (Some(connection), Some(selection)) = parts else {
+                return NGX_ERROR as ngx_int_t;
+            };
+            let Some(key) = key_of(selection.request(), connection) else {
+                return NGX_OK as ngx_int_t;
+            };
+            // SAFETY: nginx calls this for a connection on which TLS has begun.
+            match unsafe {
+                selection
+                    .sessions()
+                    .offer(key.bytes(), connection.connection)
+            } {
+                Some(()) => NGX_OK as ngx_int_t,
+                None => NGX_ERROR as ngx_int_t,
+            }
+        }
     )
 }
 
-#[cfg(any(ngx_feature = "ssl", ngx_feature = "http_ssl", ngx_feature = "compat"))]
-unsafe extern "C" fn save_session(_connection: *mut ngx_peer_connection_t, _data: *mut c_void) {
-    guard!(Entry::Request("paas_hash save_session"), (), ());
+#[cfg(any(ngx_feature = "ssl", ngx_feature = "http_ssl"))]
+unsafe extern "C" fn save_session(connection: *mut ngx_peer_connection_t, data: *mut c_void) {
+    guard!(Entry::Request("paas_hash save_session"), (), {
+        // SAFETY: as in `get`.
+        let parts = unsafe { (connection.as_ref(), data.cast::<Selection<'_>>().as_ref()) };
+        if let (Some(connection), Some(selection)) = parts
+            && let Some(key) = key_of(selection.request(), connection)
+        {
+            // SAFETY: nginx calls this for a connection on which TLS goes on.
+            unsafe {
+                selection
+                    .sessions()
+                    .remember(key.bytes(), connection.connection)
+            };
+        }
+    });
 }

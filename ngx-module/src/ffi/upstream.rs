@@ -74,6 +74,15 @@ impl<'c> Upstream<'c> {
         self.fields().peer.init_upstream.is_some()
     }
 
+    /// Whether something else was put around this module after [`Upstream::claim`]: `keepalive`, most likely.
+    pub(crate) fn is_wrapped(self) -> bool {
+        let ours: unsafe extern "C" fn(_, _) -> _ = init;
+        self.fields()
+            .peer
+            .init_upstream
+            .is_none_or(|found| !std::ptr::fn_addr_eq(found, ours))
+    }
+
     /// Whether the block has a `zone`.
     pub(crate) fn has_zone(self) -> bool {
         !self.fields().shm_zone.is_null()

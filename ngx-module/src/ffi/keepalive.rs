@@ -1,0 +1,433 @@
+//! Idle connections to peers, kept by this worker for the requests that come: `paas_keepalive`.
+//!
+//! nginx's own `keepalive` searches one list of all idle connections; here every peer has its own, so that the cost does not grow
+//! with the number of peers. One timer for all of them closes what has been idle for too long.
+
+use std::cell::{Cell, OnceCell, RefCell, UnsafeCell};
+use std::collections::HashSet;
+use std::ffi::c_void;
+use std::mem::zeroed;
+use std::ptr::{self, NonNull};
+
+use ngx::ffi::{
+    NGX_OK, NGX_PEER_FAILED, ngx_add_timer, ngx_close_connection, ngx_connection_t,
+    ngx_current_msec, ngx_cycle, ngx_del_timer, ngx_destroy_pool, ngx_event_t, ngx_exiting,
+    ngx_handle_read_event, ngx_http_upstream_t, ngx_int_t, ngx_log_t, ngx_peer_connection_t,
+    ngx_terminate, ngx_uint_t,
+};
+use routing::idle::{Idle, Limits, Ticket};
+
+use super::guard::{Entry, guard};
+
+/// What `paas_keepalive` says; times in milliseconds.
+#[derive(Clone, Copy)]
+pub(crate) struct Settings {
+    pub(crate) limits: Limits,
+    /// How long a connection may be idle.
+    pub(crate) timeout: usize,
+    /// How many requests it may serve.
+    pub(crate) requests: usize,
+    /// How old it may be when it becomes idle.
+    pub(crate) time: usize,
+}
+
+/// The idle connections of one upstream block in this worker.
+pub(crate) struct Keepalive {
+    settings: Settings,
+    /// Where it was said, for messages.
+    place: String,
+    idle: RefCell<Idle<NonNull<ngx_connection_t>>>,
+    /// What idle connections lead back here by, by ticket. A worker makes them when it keeps its first connection.
+    handles: OnceCell<Box<[Handle]>>,
+    /// The last state of the backends that the idle connections were compared with.
+    agreed: Cell<Option<u64>>,
+    /// Closes what has been idle for too long; on nginx's clock while anything is kept.
+    sweep: UnsafeCell<ngx_event_t>,
+}
+
+struct Handle {
+    owner: *const Keepalive,
+    ticket: Ticket,
+}
+
+/// What makes connections alike: the address, and who speaks on them. Over TLS the location counts, too: its settings decided what
+/// was checked when the connection was made.
+pub(super) struct PeerKey {
+    bytes: [u8; Self::SPEAKER + size_of::<libc::sockaddr_storage>()],
+    length: usize,
+}
+
+impl PeerKey {
+    const SPEAKER: usize = size_of::<usize>();
+
+    /// None: there is no address.
+    ///
+    /// # Safety
+    /// The connection has an address of the length it says, and the upstream is one that nginx has made.
+    pub(super) unsafe fn of(
+        connection: &ngx_peer_connection_t,
+        upstream: &ngx_http_upstream_t,
+    ) -> Option<Self> {
+        let speaker = match is_tls(upstream) {
+            true => upstream.conf.addr(),
+            false => upstream.output.tag.addr(),
+        };
+        // SAFETY: as the caller says.
+        let address = unsafe {
+            NonNull::new(connection.sockaddr)?;
+            std::slice::from_raw_parts(
+                connection.sockaddr.cast::<u8>(),
+                connection.socklen as usize,
+            )
+        };
+        let mut bytes = [0; Self::SPEAKER + size_of::<libc::sockaddr_storage>()];
+        let length = Self::SPEAKER + address.len();
+        let (head, tail) = bytes.split_at_mut_checked(Self::SPEAKER)?;
+        head.copy_from_slice(&speaker.to_ne_bytes());
+        tail.get_mut(..address.len())?.copy_from_slice(address);
+        Some(Self { bytes, length })
+    }
+
+    pub(super) fn bytes(&self) -> &[u8] {
+        self.bytes.get(..self.length).unwrap_or_default()
+    }
+
+    /// The address in a key.
+    fn address(key: &[u8]) -> &[u8] {
+        key.get(Self::SPEAKER..).unwrap_or_default()
+    }
+}
+
+#[cfg(any(ngx_feature = "ssl", ngx_feature = "http_ssl", ngx_feature = "compat"))]
+fn is_tls(upstream: &ngx_http_upstream_t) -> bool {
+    upstream.ssl() != 0
+}
+
+#[cfg(not(any(ngx_feature = "ssl", ngx_feature = "http_ssl", ngx_feature = "compat")))]
+fn is_tls(_upstream: &ngx_http_upstream_t) -> bool {
+    false
+}
+
+impl Keepalive {
+    pub(crate) fn new(settings: Settings, place: String) -> Self {
+        Self {
+            settings,
+            place,
+            idle: RefCell::new(Idle::new(settings.limits)),
+            handles: OnceCell::new(),
+            agreed: Cell::new(None),
+            // SAFETY: for nginx's event all zeroes is a value.
+            sweep: UnsafeCell::new(unsafe { zeroed() }),
+        }
+    }
+
+    pub(crate) fn place(&self) -> &str {
+        &self.place
+    }
+
+    /// Gives the request an idle connection to this peer, if there is one. `must_live`: the request cannot be repeated if the
+    /// other side has closed the connection, so ask the kernel first.
+    pub(super) fn reuse(
+        &self,
+        peer: &PeerKey,
+        to: &mut ngx_peer_connection_t,
+        must_live: bool,
+    ) -> bool {
+        while let Some(mut kept) = self.take(peer.bytes()) {
+            // SAFETY: what is kept is a living connection with its two events and its pool.
+            unsafe {
+                if must_live && !is_silent(kept.as_ref()) {
+                    close(kept.as_ptr());
+                    continue;
+                }
+                let connection = kept.as_mut();
+                connection.set_idle(0);
+                connection.sent = 0;
+                connection.data = ptr::null_mut();
+                set_log(connection, to.log);
+            }
+            to.connection = kept.as_ptr();
+            to.set_cached(1);
+            return true;
+        }
+        false
+    }
+
+    /// Keeps the connection a request is done with, if it may serve another.
+    ///
+    /// # Safety
+    /// The upstream is the one whose peer this connection is.
+    pub(super) unsafe fn keep(
+        &self,
+        peer: &PeerKey,
+        from: &mut ngx_peer_connection_t,
+        upstream: &ngx_http_upstream_t,
+        state: ngx_uint_t,
+    ) {
+        let Some(mut kept) = NonNull::new(from.connection) else {
+            return;
+        };
+        if state & NGX_PEER_FAILED as ngx_uint_t != 0
+            || upstream.keepalive() == 0
+            || upstream.request_body_sent() == 0
+        {
+            return;
+        }
+        // SAFETY: the connection lives, and is nobody else's after its request.
+        let connection = unsafe { kept.as_mut() };
+        // SAFETY: as above; an open connection has its two events. The globals are nginx's, and it has one thread.
+        unsafe {
+            let now = ngx_current_msec;
+            if ngx_terminate != 0
+                || ngx_exiting != 0
+                || connection.requests >= self.settings.requests
+                || now.wrapping_sub(connection.start_time) > self.settings.time
+                || !is_open(connection)
+                || ngx_handle_read_event(connection.read, 0) != NGX_OK as ngx_int_t
+                || (*connection.read).ready() != 0 && !is_silent(connection)
+            {
+                return;
+            }
+            (*connection.read).set_delayed(0);
+            for event in [connection.read, connection.write] {
+                if (*event).timer_set() != 0 {
+                    ngx_del_timer(event);
+                }
+            }
+            (*connection.read).handler = Some(readable);
+            (*connection.write).handler = Some(writable);
+            set_log(connection, cycle_log());
+        }
+        connection.set_idle(1);
+        if self.put(peer.bytes(), kept) {
+            from.connection = ptr::null_mut();
+        } else {
+            connection.set_idle(0);
+        }
+    }
+
+    /// Closes the idle connections to addresses that are not `wanted` any more, once for every `state` of them.
+    pub(crate) fn agree_with<'a>(&self, state: u64, wanted: impl FnOnce() -> HashSet<&'a [u8]>) {
+        if self.agreed.replace(Some(state)) != Some(state) {
+            let wanted = wanted();
+            self.close_to(|address| !wanted.contains(address));
+        }
+    }
+
+    /// Closes the idle connections to the addresses that are `unwanted`.
+    pub(crate) fn close_to(&self, unwanted: impl Fn(&[u8]) -> bool) {
+        let Ok(mut idle) = self.idle.try_borrow_mut() else {
+            return;
+        };
+        let gone = idle.take_of(|key| unwanted(PeerKey::address(key)));
+        drop(idle);
+        for connection in gone {
+            // SAFETY: what was kept is a living connection, and nobody else's.
+            unsafe { close(connection.as_ptr()) };
+        }
+    }
+
+    fn take(&self, peer: &[u8]) -> Option<NonNull<ngx_connection_t>> {
+        self.idle.try_borrow_mut().ok()?.take(peer)
+    }
+
+    /// Whether it was kept.
+    fn put(&self, peer: &[u8], mut connection: NonNull<ngx_connection_t>) -> bool {
+        let Ok(mut idle) = self.idle.try_borrow_mut() else {
+            return false;
+        };
+        // SAFETY: nginx's clock, in its one thread.
+        let now = unsafe { ngx_current_msec };
+        let Ok((ticket, displaced)) = idle.put(peer, now as u64, connection) else {
+            return false;
+        };
+        drop(idle);
+        let handles = self.handles.get_or_init(|| {
+            let owner = ptr::from_ref(self);
+            Ticket::all(self.settings.limits.total)
+                .map(|ticket| Handle { owner, ticket })
+                .collect()
+        });
+        if let Some(handle) = handles.get(ticket.index()) {
+            // SAFETY: the connection lives and is ours now; the handle lives as long as this.
+            unsafe { connection.as_mut().data = ptr::from_ref::<Handle>(handle).cast_mut().cast() };
+        }
+        if let Some(displaced) = displaced {
+            // SAFETY: what was kept is a living connection, and nobody else's.
+            unsafe { close(displaced.as_ptr()) };
+        }
+        self.wind_up();
+        true
+    }
+
+    /// Sets the timer for the connection that will be idle for too long first.
+    fn wind_up(&self) {
+        let sweep = self.sweep.get();
+        let Some(oldest) = self.idle.try_borrow().ok().and_then(|idle| idle.oldest()) else {
+            return;
+        };
+        // SAFETY: the event lies in a box that outlives its timer, see Drop; nginx has one thread.
+        unsafe {
+            if (*sweep).timer_set() != 0 {
+                return;
+            }
+            let idle_for = ngx_current_msec.saturating_sub(oldest as usize);
+            (*sweep).data = ptr::from_ref(self).cast_mut().cast();
+            (*sweep).handler = Some(sweep_out);
+            (*sweep).log = cycle_log();
+            // A worker that is told to end does not wait for it.
+            (*sweep).set_cancelable(1);
+            ngx_add_timer(sweep, self.settings.timeout.saturating_sub(idle_for).max(1));
+        }
+    }
+
+    fn close_expired(&self) {
+        // SAFETY: nginx's clock, in its one thread.
+        let now = unsafe { ngx_current_msec };
+        let Some(since) = now.checked_sub(self.settings.timeout) else {
+            return self.wind_up();
+        };
+        loop {
+            let Ok(mut idle) = self.idle.try_borrow_mut() else {
+                return;
+            };
+            let Some(connection) = idle.take_idle_since(since as u64) else {
+                break;
+            };
+            drop(idle);
+            // SAFETY: what was kept is a living connection, and nobody else's.
+            unsafe { close(connection.as_ptr()) };
+        }
+        self.wind_up();
+    }
+}
+
+impl Drop for Keepalive {
+    fn drop(&mut self) {
+        let sweep = self.sweep.get_mut();
+        if sweep.timer_set() != 0 {
+            // SAFETY: the event is on nginx's clock.
+            unsafe { ngx_del_timer(sweep) };
+        }
+    }
+}
+
+fn cycle_log() -> *mut ngx_log_t {
+    // SAFETY: nginx sets it before it loads modules, and replaces it by another valid one.
+    unsafe { ngx_cycle.as_ref() }.map_or(ptr::null_mut(), |cycle| cycle.log)
+}
+
+/// # Safety
+/// The connection lives and has its two events.
+unsafe fn set_log(connection: &mut ngx_connection_t, log: *mut ngx_log_t) {
+    connection.log = log;
+    // SAFETY: as the caller says.
+    unsafe {
+        (*connection.read).log = log;
+        (*connection.write).log = log;
+        if let Some(pool) = connection.pool.as_mut() {
+            pool.log = log;
+        }
+    }
+}
+
+/// # Safety
+/// As [`set_log`].
+unsafe fn is_open(connection: &ngx_connection_t) -> bool {
+    // SAFETY: as the caller says.
+    let (read, write) = unsafe { (&*connection.read, &*connection.write) };
+    read.eof() == 0
+        && read.error() == 0
+        && read.timedout() == 0
+        && write.error() == 0
+        && write.timedout() == 0
+}
+
+/// Whether the other side has neither closed the connection nor sent what nobody asked for.
+///
+/// # Safety
+/// As [`set_log`].
+unsafe fn is_silent(connection: &ngx_connection_t) -> bool {
+    let mut byte = 0_u8;
+    // SAFETY: the descriptor is open and the buffer has one byte; sockets of nginx do not block.
+    let received = unsafe {
+        libc::recv(
+            connection.fd,
+            (&raw mut byte).cast::<c_void>(),
+            1,
+            libc::MSG_PEEK | libc::MSG_DONTWAIT,
+        )
+    };
+    let nothing =
+        received == -1 && std::io::Error::last_os_error().kind() == std::io::ErrorKind::WouldBlock;
+    if nothing {
+        // SAFETY: as the caller says.
+        unsafe { (*connection.read).set_ready(0) };
+    }
+    nothing
+}
+
+/// # Safety
+/// The connection lives, nobody else uses it, and it is not in any [`Idle`].
+unsafe fn close(connection: *mut ngx_connection_t) {
+    // SAFETY: as the caller says.
+    unsafe {
+        #[cfg(any(ngx_feature = "ssl", ngx_feature = "http_ssl"))]
+        if let Some(tls) = (*connection).ssl.as_mut() {
+            tls.set_no_wait_shutdown(1);
+            tls.set_no_send_shutdown(1);
+            if ngx::ffi::ngx_ssl_shutdown(connection) == ngx::ffi::NGX_AGAIN as ngx_int_t {
+                tls.handler = Some(close_later);
+                return;
+            }
+        }
+        if !(*connection).pool.is_null() {
+            ngx_destroy_pool((*connection).pool);
+        }
+        ngx_close_connection(connection);
+    }
+}
+
+#[cfg(any(ngx_feature = "ssl", ngx_feature = "http_ssl"))]
+unsafe extern "C" fn close_later(connection: *mut ngx_connection_t) {
+    // SAFETY: nginx calls this for the connection that `close` began to close.
+    guard!(Entry::Cleanup, (), unsafe { close(connection) });
+}
+
+/// Nothing is written to an idle connection.
+unsafe extern "C" fn writable(_event: *mut ngx_event_t) {
+    guard!(Entry::Cleanup, (), ());
+}
+
+/// An idle connection was closed by the other side, or has something to read; or this worker is told to end.
+unsafe extern "C" fn readable(event: *mut ngx_event_t) {
+    guard!(Entry::Cleanup, (), {
+        // SAFETY: nginx calls this for the read event of a connection that `put` has set the data of.
+        unsafe {
+            let connection = (*event).data.cast::<ngx_connection_t>();
+            if (*connection).close() == 0
+                && is_silent(&*connection)
+                && ngx_handle_read_event(event, 0) == NGX_OK as ngx_int_t
+            {
+                return;
+            }
+            let handle = (*connection).data.cast::<Handle>();
+            let (owner, ticket) = (&*(*handle).owner, (*handle).ticket);
+            let found = owner
+                .idle
+                .try_borrow_mut()
+                .ok()
+                .and_then(|mut idle| idle.remove(ticket));
+            if found.is_some_and(|found| found.as_ptr() == connection) {
+                close(connection);
+            }
+        }
+    });
+}
+
+unsafe extern "C" fn sweep_out(event: *mut ngx_event_t) {
+    guard!(Entry::Cleanup, (), {
+        // SAFETY: nginx calls this for the event that `wind_up` set the data of; its owner lives, see Drop.
+        unsafe { (*(*event).data.cast::<Keepalive>()).close_expired() };
+    });
+}

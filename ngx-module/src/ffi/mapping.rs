@@ -1,0 +1,140 @@
+//! A file of atomics that processes share: mapped here, read or mapped by others. It may grow and is never shortened.
+//!
+//! Bytes of it can be locked to show that a process lives: the kernel takes the locks away with the process.
+
+use std::fs::{File, OpenOptions};
+use std::io;
+use std::ops::Range;
+use std::os::fd::AsRawFd;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::path::Path;
+use std::ptr::{self, NonNull};
+use std::sync::atomic::AtomicU64;
+
+use ngx::ffi::ngx_test_config;
+
+/// A mapped file.
+pub(crate) struct Mapping {
+    file: File,
+    first: NonNull<AtomicU64>,
+    count: usize,
+}
+
+/// Whether nginx only tests a configuration: nothing is to be made then.
+pub(crate) fn is_test() -> bool {
+    // SAFETY: nginx sets it from its command line, before it reads a configuration.
+    unsafe { ngx_test_config != 0 }
+}
+
+impl Mapping {
+    /// Opens the file, or makes it, and maps so many words of it.
+    pub(crate) fn open(path: &Path, count: usize) -> io::Result<Self> {
+        let file = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .mode(0o600)
+            .custom_flags(libc::O_CLOEXEC | libc::O_NOFOLLOW)
+            .open(path)?;
+        let metadata = file.metadata()?;
+        if !metadata.is_file() {
+            return Err(io::Error::other("it is no plain file"));
+        }
+        let size = count
+            .checked_mul(size_of::<AtomicU64>())
+            .filter(|size| *size > 0)
+            .ok_or(io::ErrorKind::InvalidInput)?;
+        if metadata.len() < size as u64 {
+            file.set_len(size as u64)?;
+        }
+        // SAFETY: a new mapping at a place of the kernel's choice.
+        let place = unsafe {
+            libc::mmap(
+                ptr::null_mut(),
+                size,
+                libc::PROT_READ | libc::PROT_WRITE,
+                libc::MAP_SHARED,
+                file.as_raw_fd(),
+                0,
+            )
+        };
+        if place == libc::MAP_FAILED {
+            return Err(io::Error::last_os_error());
+        }
+        let first = NonNull::new(place.cast()).ok_or(io::ErrorKind::OutOfMemory)?;
+        Ok(Self { file, first, count })
+    }
+
+    /// Whether the file that has this name is the one that is mapped.
+    pub(crate) fn is(&self, path: &Path, count: usize) -> bool {
+        let same = |here: &std::fs::Metadata, there: &std::fs::Metadata| {
+            (here.dev(), here.ino()) == (there.dev(), there.ino())
+        };
+        count == self.count
+            && matches!((self.file.metadata(), path.symlink_metadata()), (Ok(here), Ok(there)) if same(&here, &there))
+    }
+
+    /// Some of its words; none if there are not so many.
+    pub(crate) fn words(&self, range: Range<usize>) -> &[AtomicU64] {
+        // SAFETY: so many words are mapped, aligned to a page, as long as this value lives; everybody who maps the file
+        // uses them as atomics, and nobody shortens it.
+        let all = unsafe { std::slice::from_raw_parts(self.first.as_ptr(), self.count) };
+        all.get(range).unwrap_or_default()
+    }
+
+    /// Makes sure that there is memory behind these words: without it, writing there would end the process.
+    pub(crate) fn reserve(&self, range: Range<usize>) -> io::Result<()> {
+        let size = size_of::<AtomicU64>();
+        let (Ok(start), Ok(length)) = (
+            libc::off_t::try_from(range.start * size),
+            libc::off_t::try_from(range.len() * size),
+        ) else {
+            return Err(io::ErrorKind::InvalidInput.into());
+        };
+        // SAFETY: it changes nothing but which parts of the file have memory.
+        match unsafe { libc::posix_fallocate(self.file.as_raw_fd(), start, length) } {
+            0 => Ok(()),
+            code => Err(io::Error::from_raw_os_error(code)),
+        }
+    }
+
+    /// Locks one byte for this process; false if another process has it.
+    pub(crate) fn lock(&self, byte: u64) -> io::Result<bool> {
+        self.set_lock(byte, libc::F_WRLCK)
+    }
+
+    /// Locks one byte for this process and all others that share it.
+    pub(crate) fn share(&self, byte: u64) -> io::Result<bool> {
+        self.set_lock(byte, libc::F_RDLCK)
+    }
+
+    fn set_lock(&self, byte: u64, kind: libc::c_int) -> io::Result<bool> {
+        // SAFETY: a plain C structure for which all zeroes is a value.
+        let mut lock: libc::flock = unsafe { std::mem::zeroed() };
+        lock.l_type = kind as libc::c_short;
+        lock.l_whence = libc::SEEK_SET as libc::c_short;
+        lock.l_start = libc::off_t::try_from(byte).map_err(|_| io::ErrorKind::InvalidInput)?;
+        lock.l_len = 1;
+        // SAFETY: the lock is read during the call. F_SETLK does not wait.
+        if unsafe { libc::fcntl(self.file.as_raw_fd(), libc::F_SETLK, &raw const lock) } == 0 {
+            return Ok(true);
+        }
+        match io::Error::last_os_error() {
+            held if matches!(held.raw_os_error(), Some(libc::EACCES | libc::EAGAIN)) => Ok(false),
+            error => Err(error),
+        }
+    }
+}
+
+impl Drop for Mapping {
+    fn drop(&mut self) {
+        // SAFETY: the mapping that `open` made; whoever borrowed from it is gone.
+        unsafe {
+            libc::munmap(
+                self.first.as_ptr().cast(),
+                self.count * size_of::<AtomicU64>(),
+            )
+        };
+    }
+}

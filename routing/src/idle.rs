@@ -1,0 +1,298 @@
+//! [`Idle`]: what is kept for the next request, by peer: which one it gets, and which ones are closed.
+//!
+//! Pure: what is kept may be anything (nginx's connections, in the module), and time is an argument. However many peers there
+//! are, keeping one and taking one cost the same.
+
+use std::collections::HashMap;
+
+/// How much is kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Limits {
+    /// At most this many in all.
+    pub total: usize,
+    /// At most this many of one peer.
+    pub per_peer: usize,
+}
+
+/// What is idle, of all peers. Of a peer the one used last is taken first; when there are too many, the one that has been idle
+/// for longest goes, first of the same peer, then of all.
+#[derive(Debug)]
+pub struct Idle<T> {
+    limits: Limits,
+    slots: Vec<Slot<T>>,
+    /// Slots without a value.
+    free: Vec<u32>,
+    /// All of them by age.
+    all: Chain,
+    peers: Vec<Peer>,
+    by_name: HashMap<Box<[u8]>, u32>,
+}
+
+/// Where something is kept. It stays the same until it is taken or removed, and is then used again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Ticket(u32);
+
+impl Ticket {
+    /// The tickets that there can be with a limit of `total` in all, by their index.
+    pub fn all(total: usize) -> impl Iterator<Item = Self> {
+        (0..NONE).take(total).map(Self)
+    }
+
+    /// A small number: the tickets in use are below the limit in all.
+    #[must_use]
+    pub fn index(self) -> usize {
+        self.0 as usize
+    }
+}
+
+#[derive(Debug)]
+struct Slot<T> {
+    value: Option<T>,
+    peer: u32,
+    since: u64,
+    in_all: Links,
+    in_peer: Links,
+}
+
+#[derive(Debug, Default)]
+struct Peer {
+    chain: Chain,
+    count: usize,
+}
+
+/// No slot.
+const NONE: u32 = u32::MAX;
+
+/// The neighbours of a slot in one chain.
+#[derive(Debug, Clone, Copy)]
+struct Links {
+    older: u32,
+    newer: u32,
+}
+
+/// A chain of slots by age.
+#[derive(Debug, Clone, Copy)]
+struct Chain {
+    oldest: u32,
+    newest: u32,
+}
+
+impl Default for Chain {
+    fn default() -> Self {
+        Self {
+            oldest: NONE,
+            newest: NONE,
+        }
+    }
+}
+
+/// Which of its two chains of a slot is meant.
+type Which<T> = fn(&mut Slot<T>) -> &mut Links;
+
+impl<T> Idle<T> {
+    /// Nothing yet. `per_peer` above `total` means `total`.
+    #[must_use]
+    pub fn new(limits: Limits) -> Self {
+        // Tickets are numbers of 32 bits.
+        let total = limits.total.min(NONE as usize - 1);
+        Self {
+            limits: Limits {
+                total,
+                per_peer: limits.per_peer.min(total),
+            },
+            slots: Vec::new(),
+            free: Vec::new(),
+            all: Chain::default(),
+            peers: Vec::new(),
+            by_name: HashMap::new(),
+        }
+    }
+
+    /// How many are kept.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.slots.len() - self.free.len()
+    }
+
+    /// Whether nothing is kept.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Keeps something of a peer, idle since `now`, which is never less than it was before. Returns what must go for it: at
+    /// most one, or what was to be kept itself if nothing may be.
+    pub fn put(&mut self, peer: &[u8], now: u64, value: T) -> Result<(Ticket, Option<T>), T> {
+        if self.limits.per_peer == 0 {
+            return Err(value);
+        }
+        let peer = self.peer(peer);
+        let crowded = match self.peers.get(peer as usize) {
+            Some(found) if found.count >= self.limits.per_peer => Some(found.chain.oldest),
+            _ if self.len() >= self.limits.total => Some(self.all.oldest),
+            _ => None,
+        };
+        let displaced = crowded.and_then(|oldest| self.remove(Ticket(oldest)));
+        let slot = Slot {
+            value: Some(value),
+            peer,
+            since: now,
+            in_all: Links {
+                older: NONE,
+                newer: NONE,
+            },
+            in_peer: Links {
+                older: NONE,
+                newer: NONE,
+            },
+        };
+        let at = match self.free.pop() {
+            Some(at) => {
+                if let Some(place) = self.slots.get_mut(at as usize) {
+                    *place = slot;
+                }
+                at
+            }
+            None => {
+                self.slots.push(slot);
+                // There are fewer than `total` of them.
+                (self.slots.len() - 1) as u32
+            }
+        };
+        append(&mut self.slots, &mut self.all, at, |slot| &mut slot.in_all);
+        if let Some(peer) = self.peers.get_mut(peer as usize) {
+            append(&mut self.slots, &mut peer.chain, at, |slot| {
+                &mut slot.in_peer
+            });
+            peer.count += 1;
+        }
+        Ok((Ticket(at), displaced))
+    }
+
+    /// Takes the one of this peer that was used last.
+    pub fn take(&mut self, peer: &[u8]) -> Option<T> {
+        let peer = *self.by_name.get(peer)?;
+        let newest = self.peers.get(peer as usize)?.chain.newest;
+        self.remove(Ticket(newest))
+    }
+
+    /// Takes what is kept under a ticket, if anything still is.
+    pub fn remove(&mut self, ticket: Ticket) -> Option<T> {
+        let slot = self.slots.get_mut(ticket.index())?;
+        let value = slot.value.take()?;
+        let peer = slot.peer;
+        detach(&mut self.slots, &mut self.all, ticket.0, |slot| {
+            &mut slot.in_all
+        });
+        if let Some(peer) = self.peers.get_mut(peer as usize) {
+            detach(&mut self.slots, &mut peer.chain, ticket.0, |slot| {
+                &mut slot.in_peer
+            });
+            peer.count -= 1;
+        }
+        self.free.push(ticket.0);
+        Some(value)
+    }
+
+    /// Since when the one that has been idle for longest is.
+    #[must_use]
+    pub fn oldest(&self) -> Option<u64> {
+        self.slots
+            .get(self.all.oldest as usize)
+            .map(|slot| slot.since)
+    }
+
+    /// Takes one that has been idle since `time` or longer.
+    pub fn take_idle_since(&mut self, time: u64) -> Option<T> {
+        if self.oldest()? > time {
+            return None;
+        }
+        self.remove(Ticket(self.all.oldest))
+    }
+
+    /// Takes all that is kept of the peers that are `unwanted`.
+    pub fn take_of(&mut self, mut unwanted: impl FnMut(&[u8]) -> bool) -> Vec<T> {
+        let gone: Vec<u32> = self
+            .by_name
+            .iter()
+            .filter(|(name, _)| unwanted(name))
+            .map(|(_, peer)| *peer)
+            .collect();
+        let mut taken = Vec::new();
+        for peer in gone {
+            while let Some(newest) = self.peers.get(peer as usize).map(|peer| peer.chain.newest) {
+                match self.remove(Ticket(newest)) {
+                    Some(value) => taken.push(value),
+                    None => break,
+                }
+            }
+        }
+        taken
+    }
+
+    /// The number of a peer.
+    fn peer(&mut self, name: &[u8]) -> u32 {
+        if let Some(peer) = self.by_name.get(name) {
+            return *peer;
+        }
+        // Peers that come and go must not fill the memory: those of which nothing is kept make room.
+        if self.peers.len() >= 2 * self.limits.total + 64 {
+            self.forget_peers_without_any();
+        }
+        let number = self.peers.len() as u32;
+        self.peers.push(Peer::default());
+        self.by_name.insert(name.into(), number);
+        number
+    }
+
+    fn forget_peers_without_any(&mut self) {
+        let mut kept = Vec::new();
+        let mut numbers = vec![NONE; self.peers.len()];
+        self.by_name.retain(|_, number| {
+            let at = *number as usize;
+            match (self.peers.get_mut(at), numbers.get_mut(at)) {
+                (Some(peer), Some(renumbered)) if peer.count > 0 => {
+                    *number = kept.len() as u32;
+                    *renumbered = *number;
+                    kept.push(std::mem::take(peer));
+                    true
+                }
+                _ => false,
+            }
+        });
+        for slot in &mut self.slots {
+            if let Some(number) = numbers.get(slot.peer as usize) {
+                slot.peer = *number;
+            }
+        }
+        self.peers = kept;
+    }
+}
+
+/// Puts a slot at the young end of a chain.
+fn append<T>(slots: &mut [Slot<T>], chain: &mut Chain, at: u32, which: Which<T>) {
+    let older = chain.newest;
+    if let Some(slot) = slots.get_mut(at as usize) {
+        *which(slot) = Links { older, newer: NONE };
+    }
+    match slots.get_mut(older as usize) {
+        Some(slot) => which(slot).newer = at,
+        None => chain.oldest = at,
+    }
+    chain.newest = at;
+}
+
+/// Takes a slot out of a chain.
+fn detach<T>(slots: &mut [Slot<T>], chain: &mut Chain, at: u32, which: Which<T>) {
+    let Some(links) = slots.get_mut(at as usize).map(|slot| *which(slot)) else {
+        return;
+    };
+    match slots.get_mut(links.older as usize) {
+        Some(slot) => which(slot).newer = links.newer,
+        None => chain.oldest = links.newer,
+    }
+    match slots.get_mut(links.newer as usize) {
+        Some(slot) => which(slot).older = links.older,
+        None => chain.newest = links.older,
+    }
+}
