@@ -2,6 +2,7 @@
 //! (`sync` into the table, `render` into configuration), the command line (`cli`) and the daemon.
 //!
 //! `model`, `escape` and `render` are pure: no clock, no file, no network.
+pub mod cgroup;
 pub mod cli;
 pub mod client;
 pub mod daemon;
@@ -19,6 +20,7 @@ pub mod nginx;
 pub mod paths;
 pub mod registry;
 pub mod render;
+pub mod sandbox;
 pub mod settings;
 pub mod sync;
 pub mod up;

@@ -236,6 +236,8 @@ pub struct Settings {
     pub backend: Backend,
     /// `[waking]`
     pub waking: Waking,
+    /// `[sandbox]` and `[limits]`
+    pub sandbox: Sandbox,
     paths: Paths,
 }
 
@@ -274,11 +276,14 @@ impl Settings {
     }
 }
 
+#[path = "settings_sandbox.rs"]
+mod sandbox;
 #[path = "settings_file.rs"]
 mod toml_file;
 #[path = "settings_waking.rs"]
 mod waking;
 
+pub use sandbox::Sandbox;
 pub use waking::Waking;
 
 #[cfg(test)]

@@ -14,6 +14,8 @@ pub(super) struct File {
     balancer: BalancerFile,
     backend: BackendFile,
     waking: waking::WakingFile,
+    sandbox: sandbox::SandboxFile,
+    limits: sandbox::LimitsFile,
 }
 
 #[derive(Deserialize, Default)]
@@ -105,6 +107,7 @@ impl Checked<'_> {
             balancer: self.balancer(raw.balancer)?,
             backend: self.backend(raw.backend, socket_path)?,
             waking: self.waking(raw.waking)?,
+            sandbox: self.sandbox(raw.sandbox, raw.limits)?,
             paths,
         })
     }
@@ -271,7 +274,11 @@ impl Checked<'_> {
         self.check(key, Span::parse(text.as_deref().unwrap_or(default)))
     }
 
-    fn path(&self, key: &'static str, text: &str) -> Result<AbsolutePath, SettingsError> {
+    pub(super) fn path(
+        &self,
+        key: &'static str,
+        text: &str,
+    ) -> Result<AbsolutePath, SettingsError> {
         let path = if text.starts_with('/') {
             text.to_owned()
         } else {

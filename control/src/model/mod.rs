@@ -1,15 +1,19 @@
 //! The things the platform knows about: users, sites, backends, placement. Each is valid by construction; a text that
 //! is none is an [`Invalid`] that says what was wrong with it. Pure: no clock, no file, no network.
 mod backend;
+mod bytes;
 mod domain;
 mod entry;
+mod limits;
 mod site;
 mod span;
 mod user;
 
 pub use backend::{Backend, BackendKey, BackendName, NewBackend, parse_address, parse_weight};
+pub use bytes::Bytes;
 pub use domain::parse_domain;
 pub use entry::EntryPoint;
+pub use limits::{Cpu, CpuWeight, Descriptors, Limits, Network, Processes};
 pub use routing::{Domain, Method, Placement, SlowChange, State, Weight};
 pub use site::{AbsolutePath, NewSite, Site};
 pub use span::Span;
