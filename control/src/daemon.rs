@@ -199,9 +199,7 @@ async fn start_waking(
         limits,
         driver.clone(),
     );
-    for site in found {
-        sites.adopt(site);
-    }
+    sites.adopt(found);
     alarm.ring();
     tokio::spawn(sites.run(messages));
     let run = paths.run();
@@ -299,7 +297,10 @@ async fn retire(registry: SharedRegistry, follower: Follower, driver: mpsc::Send
 }
 
 fn is_awake(shown: Shown) -> bool {
-    matches!(shown, Shown::Starting(_) | Shown::Running(_))
+    matches!(
+        shown,
+        Shown::Starting(_) | Shown::Running(_) | Shown::Reloading(_)
+    )
 }
 
 /// systemd's protocol: a datagram to the socket named in the environment, if one is.

@@ -77,14 +77,12 @@ async fn initialize(State(daemon): State<Daemon>, Query(query): Query<Initialize
     match told.await {
         Ok(Answer::Ready) => StatusCode::NO_CONTENT.into_response(),
         Ok(Answer::Real) => StatusCode::BAD_GATEWAY.into_response(),
+        // Only orders are answered so.
+        Ok(Answer::Asleep) => unavailable("restarting", 1, None),
         Ok(Answer::NoSuchSite) => StatusCode::NOT_FOUND.into_response(),
         Ok(Answer::Unavailable(failure)) => {
-            let id = format!("{site}@{}", failure.generation);
-            unavailable(
-                failure.reason.word(),
-                failure.reason.retry_after(),
-                Some(id),
-            )
+            let reason = failure.reason;
+            unavailable(reason.word(), reason.retry_after(), Some(failure.id(site)))
         }
         Err(_) => unavailable("restarting", 1, None),
     }
@@ -172,6 +170,7 @@ fn words(shown: Shown) -> (&'static str, Option<Generation>, Option<&'static str
         ),
         Shown::Starting(generation) => ("starting", Some(generation), None),
         Shown::Running(generation) => ("running", Some(generation), None),
+        Shown::Reloading(generation) => ("reloading", Some(generation), None),
         Shown::Stopping(generation) => ("stopping", Some(generation), None),
     }
 }

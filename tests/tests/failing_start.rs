@@ -38,7 +38,7 @@ fn assert_has_id(answer: &Response) {
         id.len() >= 6
             && id
                 .chars()
-                .all(|letter| letter.is_ascii_alphanumeric() || letter == '@'),
+                .all(|letter| letter.is_ascii_digit() || letter == '-'),
         "{id}"
     );
 }

@@ -13,54 +13,41 @@ use std::sync::PoisonError;
 use rustix::process::{Pid, PidfdFlags, PidfdGetfdFlags, pidfd_getfd, pidfd_open};
 
 use super::driver::Found;
-use super::held::{Held, remove_if_there};
+use super::held::{Held, Name, remove_if_there};
+use super::machine::Adopted;
 use super::prepare::{Place, SharedRegistry};
 use super::words::Generation;
 use crate::emperor::{Stats, Vassal};
 use crate::model::SiteId;
 use crate::vassal;
 
-/// Looks at every vassal file; `stats` is what the Emperor says, if there is one.
+/// Looks at everything that the Emperor runs and at every vassal file; `stats` is what the Emperor says, if there is one.
 pub fn adopt(
     place: &Place,
     registry: &SharedRegistry,
     stats: Option<&Stats>,
 ) -> io::Result<Vec<Found>> {
-    let mut found: Vec<Found> = Vec::new();
-    for name in names(&place.paths.vassals())? {
-        let running = vassal::parse_file_name(&name).and_then(|(site, generation)| {
-            let vassal = stats?
-                .vassals
-                .iter()
-                .find(|vassal| vassal.id == name && vassal.pid > 0)?;
-            take(place, registry, site, generation, vassal)
-        });
-        match running {
-            // Of two generations of one site, the later; the Emperor stops the other when its file is gone.
-            Some(running)
-                if found.iter().all(|other| {
-                    other.site != running.site || other.generation < running.generation
-                }) =>
-            {
-                found.retain(|other| {
-                    other.site != running.site || forget(place, other.site, other.generation)
-                });
-                found.push(running);
-            }
-            _ => {
-                tracing::info!(name, "removing a vassal file that nothing belongs to");
-                remove(&place.paths.vassals().join(&name));
-            }
+    let files: HashSet<String> = names(&place.paths.vassals())?.into_iter().collect();
+    let vassals = stats.map(|stats| &*stats.vassals).unwrap_or_default();
+    let mut found = Vec::new();
+    for vassal in vassals.iter().filter(|vassal| vassal.pid > 0) {
+        let told = !files.contains(&vassal.id);
+        if let Some((site, generation)) = vassal::parse_file_name(&vassal.id)
+            && let Some(running) = take(place, registry, site, generation, vassal, told)
+        {
+            found.push(running);
         }
+    }
+    let meant: HashSet<String> = found
+        .iter()
+        .map(|found| vassal::file_name(found.site, found.adopted.generation()))
+        .collect();
+    for name in files.difference(&meant) {
+        tracing::info!(name, "removing a vassal file that nothing belongs to");
+        remove(&place.paths.vassals().join(name));
     }
     tidy(place, &found)?;
     Ok(found)
-}
-
-/// Removes the vassal file of the generation that lost; always false, so that it is dropped.
-fn forget(place: &Place, site: SiteId, generation: Generation) -> bool {
-    remove(&place.vassal(site, generation));
-    false
 }
 
 fn take(
@@ -69,6 +56,7 @@ fn take(
     site: SiteId,
     generation: Generation,
     vassal: &Vassal,
+    told: bool,
 ) -> Option<Found> {
     let row = registry
         .lock()
@@ -84,13 +72,18 @@ fn take(
             return None;
         }
     };
-    let (held, public) = Held::adopt(listener, &place.paths.site_socket(site, &row.domain))?;
+    let (held, name) = Held::adopt(listener, &place.paths.site_socket(site, &row.domain))?;
+    let ready = vassal.accepting == 1;
+    let adopted = match name {
+        _ if told => Adopted::Ending { generation, told },
+        Name::Public => Adopted::Public { generation, ready },
+        Name::Own => Adopted::Private { generation, ready },
+        Name::Lost => Adopted::Ending { generation, told },
+    };
     Some(Found {
         site,
-        generation,
+        adopted,
         held,
-        public,
-        ready: vassal.accepting == 1,
         process,
     })
 }
@@ -106,7 +99,7 @@ fn descriptor_zero(pid: i32) -> io::Result<(OwnedFd, OwnedFd)> {
 fn tidy(place: &Place, found: &[Found]) -> io::Result<()> {
     let pipes: HashSet<PathBuf> = found
         .iter()
-        .map(|found| place.notice(found.site, found.generation))
+        .map(|found| place.notice(found.site, found.adopted.generation()))
         .collect();
     for name in names(&place.paths.notify())? {
         let pipe = place.paths.notify().join(name);
@@ -114,18 +107,22 @@ fn tidy(place: &Place, found: &[Found]) -> io::Result<()> {
             remove(&pipe);
         }
     }
-    let running: HashSet<String> = found.iter().map(|found| found.site.to_string()).collect();
-    for site in names(&place.paths.sites())?
-        .into_iter()
-        .filter(|site| !running.contains(site))
-    {
+    let sockets: HashSet<PathBuf> = found
+        .iter()
+        .flat_map(|found| found.held.names())
+        .map(Path::to_owned)
+        .collect();
+    for site in names(&place.paths.sites())? {
         let directory = place.paths.sites().join(site);
         if directory.is_dir() {
             for name in names(&directory)?
                 .into_iter()
                 .filter(|name| name == "app.sock" || name.starts_with("app.sock."))
             {
-                remove(&directory.join(name));
+                let socket = directory.join(name);
+                if !sockets.contains(&socket) {
+                    remove(&socket);
+                }
             }
         }
     }

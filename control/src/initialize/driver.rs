@@ -5,7 +5,7 @@
 
 mod hands;
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
@@ -16,10 +16,11 @@ use tokio::task::JoinHandle;
 
 use super::held::Held;
 use super::launching::Question;
-use super::machine::{Limits, Machine, Shown};
+use super::machine::{Adopted, Limits, Machine, Shown};
 use super::notice::Notice;
 use super::prepare::{Place, Prepared, SharedRegistry, Unprepared};
-use super::words::{Answer, Deadline, Event, Generation, Now, Visit, Visitor};
+use super::probe::ProbeError;
+use super::words::{Answer, Deadline, Event, Generation, Now, Order, Visit, Visitor};
 use crate::emperor::Alarm;
 use crate::model::SiteId;
 use crate::watch::Readable;
@@ -29,6 +30,8 @@ use crate::watch::Readable;
 pub enum Message {
     /// nginx asks for a site.
     Visited(SiteId, Visit, oneshot::Sender<Answer>),
+    /// The operator wants something of a site.
+    Ordered(SiteId, Order, oneshot::Sender<Answer>),
     /// A preparation has ended.
     Prepared(SiteId, Generation, Box<Result<Prepared, Unprepared>>),
     /// A launcher asks for its socket.
@@ -37,6 +40,10 @@ pub enum Message {
     Noticed(SiteId, Generation, Notice),
     /// A site's processes have ended.
     Exited(SiteId, Generation),
+    /// A reload's application has answered its probe: well, or why not.
+    Probed(SiteId, Generation, Result<(), ProbeError>),
+    /// No connection to a generation's socket is left.
+    Drained(SiteId, Generation),
     /// A deadline has passed.
     Passed(SiteId, Generation, Deadline),
     /// A new Emperor lives.
@@ -58,30 +65,33 @@ pub struct SiteNow {
     pub waiting: usize,
 }
 
-/// One site with everything that belongs to its present life.
+/// One site.
 #[derive(Debug)]
 struct Entry {
     machine: Machine,
+    lives: BTreeMap<Generation, Life>,
+    /// A launcher that waits for its answer: the machine gives it at once.
+    question: Option<Question>,
+}
+
+/// Everything that belongs to one generation of a site.
+#[derive(Debug, Default)]
+struct Life {
     held: Option<Held>,
     prepared: Option<Prepared>,
-    question: Option<Question>,
     process: Option<Arc<Readable>>,
     listening: Option<JoinHandle<()>>,
 }
 
-/// A site that was found running.
+/// A generation that was found running.
 #[derive(Debug)]
 pub struct Found {
-    /// Which.
+    /// Of which site.
     pub site: SiteId,
-    /// Its generation.
-    pub generation: Generation,
+    /// Which generation, and how far it is.
+    pub adopted: Adopted,
     /// Its socket.
     pub held: Held,
-    /// Whether the socket has the site's name.
-    pub public: bool,
-    /// Whether the application accepts.
-    pub ready: bool,
     /// Its process.
     pub process: OwnedFd,
 }
@@ -123,29 +133,28 @@ impl Driver {
         }
     }
 
-    /// Takes over a site that an earlier daemon started.
-    pub fn adopt(&mut self, found: Found) {
-        let Found {
-            site,
-            generation,
-            held,
-            public,
-            ready,
-            process,
-        } = found;
-        let (machine, actions) =
-            Machine::adopted(self.limits, generation, public, ready, self.now());
-        let mut entry = Entry::new(machine);
-        entry.held = Some(held);
-        self.sites.insert(site, entry);
-        self.listen(site, generation);
-        self.watch(site, generation, process);
-        let follow = actions
-            .into_iter()
-            .filter_map(|action| self.act(site, action))
-            .collect();
-        self.steps(site, follow);
-        tracing::info!(%site, %generation, ready, "took a running site over");
+    /// Takes over what an earlier daemon started.
+    pub fn adopt(&mut self, found: Vec<Found>) {
+        let mut sites: BTreeMap<SiteId, Vec<Adopted>> = BTreeMap::new();
+        for found in found {
+            let generation = found.adopted.generation();
+            sites.entry(found.site).or_default().push(found.adopted);
+            self.life(found.site, generation).held = Some(found.held);
+            if !matches!(found.adopted, Adopted::Ending { told: true, .. }) {
+                self.listen(found.site, generation);
+            }
+            self.watch(found.site, generation, found.process);
+            tracing::info!(site = %found.site, found = ?found.adopted, "took a running generation over");
+        }
+        for (site, found) in sites {
+            let (machine, actions) = Machine::adopted(self.limits, &found, self.now());
+            self.entry(site).machine = machine;
+            let follow = actions
+                .into_iter()
+                .filter_map(|action| self.act(site, action))
+                .collect();
+            self.steps(site, follow);
+        }
     }
 
     /// Serves messages until the last sender but its own is gone; sites go on running.
@@ -158,10 +167,12 @@ impl Driver {
     fn take(&mut self, message: Message) {
         match message {
             Message::Visited(site, visit, answer) => {
-                self.visitors += 1;
-                let visitor = Visitor(self.visitors);
-                self.waiting.insert(visitor, answer);
+                let visitor = self.admit(answer);
                 self.step(site, Event::Visited(visitor, visit));
+            }
+            Message::Ordered(site, order, answer) => {
+                let visitor = self.admit(answer);
+                self.step(site, Event::Ordered(visitor, order));
             }
             Message::Prepared(site, generation, result) => self.prepared(site, generation, *result),
             Message::LaunchAsked(question) => {
@@ -176,12 +187,15 @@ impl Driver {
                 self.step(site, Event::StopAnnounced(generation));
                 tracing::info!(%site, %generation, "stopping");
             }
+            Message::Probed(site, generation, outcome) => {
+                if let Err(problem) = &outcome {
+                    tracing::warn!(%site, %generation, %problem, "the new code does not answer well; the old goes on serving");
+                }
+                self.step(site, Event::Probed(generation, outcome.is_ok()));
+            }
+            Message::Drained(site, generation) => self.step(site, Event::Drained(generation)),
             Message::Exited(site, generation) => {
-                let queued = self
-                    .sites
-                    .get(&site)
-                    .and_then(|entry| entry.held.as_ref())
-                    .is_some_and(Held::is_queued);
+                let queued = self.held(site, generation).is_some_and(Held::is_queued);
                 let emperor = self.emperor_lives();
                 self.step(
                     site,
@@ -203,7 +217,6 @@ impl Driver {
                     },
                 );
             }
-
             Message::EmperorArrived(process) => {
                 self.emperor = Some(process);
                 for site in self.sites.keys().copied().collect::<Vec<_>>() {
@@ -235,6 +248,21 @@ impl Driver {
             monotonic: self.born.elapsed(),
             unix,
         }
+    }
+
+    fn admit(&mut self, answer: oneshot::Sender<Answer>) -> Visitor {
+        self.visitors += 1;
+        let visitor = Visitor(self.visitors);
+        self.waiting.insert(visitor, answer);
+        visitor
+    }
+
+    fn held(&self, site: SiteId, generation: Generation) -> Option<&Held> {
+        self.sites.get(&site)?.lives.get(&generation)?.held.as_ref()
+    }
+
+    fn life(&mut self, site: SiteId, generation: Generation) -> &mut Life {
+        self.entry(site).lives.entry(generation).or_default()
     }
 
     fn entry(&mut self, site: SiteId) -> &mut Entry {
@@ -270,11 +298,8 @@ impl Entry {
     fn new(machine: Machine) -> Entry {
         Entry {
             machine,
-            held: None,
-            prepared: None,
+            lives: BTreeMap::new(),
             question: None,
-            process: None,
-            listening: None,
         }
     }
 }

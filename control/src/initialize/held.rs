@@ -26,8 +26,19 @@ pub struct Held {
     listener: OwnedFd,
     own: PathBuf,
     public: PathBuf,
-    /// Device and inode of the name it was bound to; a rename keeps both.
+    /// Device and inode of the file it was bound to; a rename keeps both.
     identity: (u64, u64),
+}
+
+/// Which name leads to a socket.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Name {
+    /// The site's.
+    Public,
+    /// The one it was bound to.
+    Own,
+    /// None: another generation's has taken the site's name over.
+    Lost,
 }
 
 impl Held {
@@ -59,33 +70,45 @@ impl Held {
         })
     }
 
-    /// Takes back a socket that an earlier daemon bound for this site; `None` if it is not one. The second value: whether it
-    /// has the site's name.
-    pub fn adopt(listener: OwnedFd, public: &Path) -> Option<(Held, bool)> {
+    /// Takes back a socket that an earlier daemon bound for this site; `None` if it is not one.
+    pub fn adopt(listener: OwnedFd, public: &Path) -> Option<(Held, Name)> {
         let own = bound_name(&listener)?;
         let generation = own
             .to_str()?
             .strip_prefix(public.to_str()?)?
             .strip_prefix('.')?;
         Generation::parse(generation)?;
-        let (identity, is_public) = match identity(&own) {
-            Ok(identity) => (identity, false),
-            Err(_) => (identity(public).ok()?, true),
+        let bound = queue::file_of(listener.as_fd()).ok()?;
+        let has = |path: &Path| identity(path).is_ok_and(|found| found == bound);
+        let name = match (has(public), has(&own)) {
+            (true, _) => Name::Public,
+            (false, true) => Name::Own,
+            (false, false) => Name::Lost,
         };
         Some((
             Held {
                 listener,
                 own,
                 public: public.to_owned(),
-                identity,
+                identity: bound,
             },
-            is_public,
+            name,
         ))
     }
 
     /// The socket itself, for the launcher.
     pub fn listener(&self) -> BorrowedFd<'_> {
         self.listener.as_fd()
+    }
+
+    /// The name it was bound to, which its connections bear for ever.
+    pub fn own_name(&self) -> &Path {
+        &self.own
+    }
+
+    /// The names it may have: its own and the site's.
+    pub fn names(&self) -> [&Path; 2] {
+        [&self.own, &self.public]
     }
 
     /// Gives it the site's name, over whatever had it.
@@ -168,7 +191,8 @@ fn bound_name(listener: &OwnedFd) -> Option<PathBuf> {
 }
 
 fn identity(path: &Path) -> io::Result<(u64, u64)> {
-    fs::symlink_metadata(path).map(|found| (found.dev(), found.ino()))
+    // The kernel tells 32 bits of a socket's inode: see `queue::file_of`.
+    fs::symlink_metadata(path).map(|found| (found.dev(), found.ino() & u64::from(u32::MAX)))
 }
 
 /// Removes a file that need not be there.
@@ -200,8 +224,8 @@ mod tests {
         let waiting = UnixStream::connect(&public).unwrap();
         assert!(held.is_queued());
 
-        let (again, is_public) = Held::adopt(held.listener.try_clone().unwrap(), &public).unwrap();
-        assert!(is_public && again.look() == Seen::Open);
+        let (again, name) = Held::adopt(held.listener.try_clone().unwrap(), &public).unwrap();
+        assert_eq!((name, again.look()), (Name::Public, Seen::Open));
         assert!(
             Held::adopt(
                 held.listener.try_clone().unwrap(),
@@ -227,6 +251,13 @@ mod tests {
         let second = Held::bind(&public, generation("2"), None).unwrap();
         second.publish().unwrap();
         assert_eq!((first.look(), second.look()), (Seen::Stale, Seen::Open));
+        let name = |held: &Held| {
+            let listener = held.listener.try_clone().unwrap();
+            Held::adopt(listener, &public).unwrap().1
+        };
+        assert_eq!((name(&first), name(&second)), (Name::Lost, Name::Public));
+        second.withdraw().unwrap();
+        assert_eq!(name(&second), Name::Own);
     }
 
     #[test]

@@ -1,27 +1,35 @@
 //! When a site starts, when it stops and what its visitors are told: a state machine without IO and without a clock.
 //!
 //! One machine per site. `step` takes what happened and answers what to do; the driver does it. What holds in every state:
-//! * there is one generation at a time: none is prepared before the one before it is gone, however many visitors wait;
-//! * every visitor is answered exactly once;
+//! * one generation has the site's name or is on its way to it; only a reload prepares another beside it, and it gets the name
+//!   when it has answered a probe; generations that have lost the name only finish what they were asked;
+//! * every visitor is answered exactly once, and so is who gave an order;
 //! * a vassal file exists from `Start` to `Forget`, never longer than its generation;
+//! * nobody is told to stop who can still be handed a request: first the name goes, then the connections, then the file;
 //! * a socket is given to the next generation or released, and its queue is never closed unanswered.
 
+mod adopted;
 mod endings;
+mod reload;
 
 use std::time::Duration;
 
 use super::words::{
-    Action, Answer, Deadline, Event, Failure, Generation, NotPrepared, Now, Reason, Seen, Visit,
-    Visitor,
+    Action, Answer, Deadline, Event, Failure, Generation, NotPrepared, Now, Order, Reason, Seen,
+    Socket, Visit, Visitor,
 };
+pub use adopted::Adopted;
+use reload::Reload;
 
 /// The times the machine works with.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
     /// From the vassal file to the launcher's question.
     pub launch: Duration,
-    /// From the beginning of a start to the application accepting.
+    /// From the beginning of a start to the application accepting, and for a reload to the answer of its probe.
     pub start: Duration,
+    /// How long a generation without the site's name may finish what it was asked.
+    pub drain: Duration,
     /// From the announcement of a stop to the end of the processes.
     pub stop: Duration,
     /// After a failed start, for this long the next visitors get its error page.
@@ -38,6 +46,7 @@ impl Limits {
         Limits {
             launch: Duration::from_secs(5),
             start,
+            drain: Duration::from_secs(30),
             stop: Duration::from_secs(40),
             pause: Duration::from_secs(1),
             steady: Duration::from_secs(10),
@@ -51,6 +60,15 @@ enum Phase {
     Preparing,
     Written,
     Launched,
+    /// Only in a reload.
+    Probing,
+}
+
+/// A generation on its way up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Start {
+    generation: Generation,
+    phase: Phase,
 }
 
 /// What to do when a stopping generation is gone.
@@ -66,20 +84,36 @@ enum Then {
 enum State {
     Asleep,
     Starting {
-        generation: Generation,
-        phase: Phase,
+        start: Start,
         public: bool,
         waiting: Vec<Visitor>,
+        /// Orders to reload that came when this generation may have read older code already.
+        reload: Vec<Visitor>,
     },
     Running {
         generation: Generation,
         since: Duration,
+        reload: Option<Reload>,
     },
     Stopping {
         generation: Generation,
+        /// Its vassal file is gone; before that, it finishes what it was asked.
+        told: bool,
         then: Then,
         waiting: Vec<Visitor>,
+        /// Who ordered the stop.
+        stoppers: Vec<Visitor>,
     },
+}
+
+/// A generation that has lost the site's name to another, or never got it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Retiring {
+    generation: Generation,
+    /// Its vassal file is gone; before that, it finishes what it was asked.
+    told: bool,
+    /// Why it never got the name.
+    failure: Option<Failure>,
 }
 
 /// One site.
@@ -87,6 +121,7 @@ enum State {
 pub struct Machine {
     limits: Limits,
     state: State,
+    retiring: Vec<Retiring>,
     last: Option<Generation>,
     /// The last failure and until when it answers for the site.
     failing: Option<(Failure, Duration)>,
@@ -104,6 +139,8 @@ pub enum Shown {
     Starting(Generation),
     /// Serving.
     Running(Generation),
+    /// Serving, while another generation is on its way to take over.
+    Reloading(Generation),
     /// On the way down.
     Stopping(Generation),
 }
@@ -114,44 +151,11 @@ impl Machine {
         Machine {
             limits,
             state: State::Asleep,
+            retiring: Vec::new(),
             last: None,
             failing: None,
             early_crashes: 0,
         }
-    }
-
-    /// A site whose processes outlived an earlier daemon. `public`: its socket has the site's name.
-    pub fn adopted(
-        limits: Limits,
-        generation: Generation,
-        public: bool,
-        ready: bool,
-        now: Now,
-    ) -> (Machine, Vec<Action>) {
-        let mut machine = Machine::asleep(limits);
-        machine.last = Some(generation);
-        if ready {
-            machine.state = State::Running {
-                generation,
-                since: now.monotonic,
-            };
-            let actions = if public {
-                Vec::new()
-            } else {
-                vec![Action::Publish]
-            };
-            return (machine, actions);
-        }
-        machine.state = State::Starting {
-            generation,
-            phase: Phase::Launched,
-            public,
-            waiting: Vec::new(),
-        };
-        (
-            machine,
-            vec![Action::Remind(generation, Deadline::Start, limits.start)],
-        )
     }
 
     /// The last generation there was.
@@ -161,13 +165,17 @@ impl Machine {
 
     /// What the site is doing.
     pub fn shown(&self) -> Shown {
-        match self.state {
+        match &self.state {
             State::Asleep => self
                 .failing
                 .map_or(Shown::Asleep, |(failure, _)| Shown::Failing(failure)),
-            State::Starting { generation, .. } => Shown::Starting(generation),
-            State::Running { generation, .. } => Shown::Running(generation),
-            State::Stopping { generation, .. } => Shown::Stopping(generation),
+            State::Starting { start, .. } => Shown::Starting(start.generation),
+            State::Running {
+                reload: Some(reload),
+                ..
+            } => Shown::Reloading(reload.generation()),
+            State::Running { generation, .. } => Shown::Running(*generation),
+            State::Stopping { generation, .. } => Shown::Stopping(*generation),
         }
     }
 
@@ -179,9 +187,32 @@ impl Machine {
         }
     }
 
+    /// The generation that has the site's name.
+    pub fn serving(&self) -> Option<Generation> {
+        match self.state {
+            State::Running { generation, .. } => Some(generation),
+            State::Asleep | State::Starting { .. } | State::Stopping { .. } => None,
+        }
+    }
+
+    /// Whether this generation still waits for what it needs to start.
+    pub fn is_preparing(&self, generation: Generation) -> bool {
+        let start = match &self.state {
+            State::Starting { start, .. } => Some(*start),
+            State::Running { reload, .. } => reload.as_ref().map(Reload::start),
+            State::Asleep | State::Stopping { .. } => None,
+        };
+        let preparing = Start {
+            generation,
+            phase: Phase::Preparing,
+        };
+        start == Some(preparing)
+    }
+
     /// Whether a machine made anew would behave the same.
     pub fn is_forgettable(&self, now: Now) -> bool {
         matches!(self.state, State::Asleep)
+            && self.retiring.is_empty()
             && self.early_crashes == 0
             && self.failing.is_none()
             && self
@@ -194,56 +225,47 @@ impl Machine {
         let mut actions = Vec::new();
         match event {
             Event::Visited(visitor, visit) => self.visited(visitor, visit, now, &mut actions),
+            Event::Ordered(visitor, order) => self.ordered(visitor, order, now, &mut actions),
             Event::Looked(visitor, seen) => self.looked(visitor, seen, now, &mut actions),
             Event::LaunchAsked(generation) => self.launch_asked(generation, &mut actions),
             Event::Prepared(generation) => self.prepared(generation, &mut actions),
             Event::NotPrepared(generation, why) => {
-                self.not_prepared(generation, why, now, &mut actions)
+                self.not_prepared(generation, why, now, &mut actions);
             }
             Event::Ready(generation) => self.ready(generation, now, &mut actions),
+            Event::Probed(generation, good) => self.probed(generation, good, now, &mut actions),
+            Event::Drained(generation) => self.drained(generation, &mut actions),
             Event::StopAnnounced(generation) => {
-                if matches!(self.state, State::Running { generation: current, .. } if current == generation)
-                {
-                    self.early_crashes = 0;
-                    self.stop(Then::Sleep, Vec::new(), &mut actions);
-                }
+                self.stop_announced(generation, now, &mut actions);
             }
             Event::Exited {
                 generation,
                 queued,
                 emperor,
-            } if self.is_current(generation) => {
-                self.exited(queued, emperor, now, &mut actions);
-            }
+            } => self.exited(generation, queued, emperor, now, &mut actions),
             Event::Passed {
                 generation,
                 deadline,
                 emperor,
-            } if self.is_current(generation) => {
-                self.passed(deadline, emperor, now, &mut actions);
-            }
+            } => self.passed(generation, deadline, emperor, now, &mut actions),
             Event::EmperorArrived => {
-                if let State::Starting {
-                    generation,
-                    phase: Phase::Written,
-                    ..
-                } = self.state
+                if let Some(start) = self.start()
+                    && start.phase == Phase::Written
                 {
-                    actions.push(Action::Start(generation));
+                    actions.push(Action::Start(start.generation));
                 }
             }
             Event::Retired => self.retired(now, &mut actions),
-            Event::Exited { .. } | Event::Passed { .. } => {}
         }
         actions
     }
 
-    fn is_current(&self, of: Generation) -> bool {
-        match self.state {
-            State::Asleep => false,
-            State::Starting { generation, .. }
-            | State::Running { generation, .. }
-            | State::Stopping { generation, .. } => generation == of,
+    /// The generation on its way up, if there is one: never more than one at a time.
+    fn start(&mut self) -> Option<&mut Start> {
+        match &mut self.state {
+            State::Starting { start, .. } => Some(start),
+            State::Running { reload, .. } => reload.as_mut().map(Reload::start_mut),
+            State::Asleep | State::Stopping { .. } => None,
         }
     }
 
@@ -260,11 +282,11 @@ impl Machine {
         match (&mut self.state, failing) {
             (State::Starting { waiting, .. }, _) => waiting.push(visitor),
             (_, Some((failure, _))) => {
-                actions.push(Action::Answer(visitor, Answer::Unavailable(failure)))
+                actions.push(Action::Answer(visitor, Answer::Unavailable(failure)));
             }
             (State::Stopping { waiting, .. }, None) => waiting.push(visitor),
             (State::Asleep | State::Running { .. }, None) => {
-                self.begin(false, vec![visitor], now, actions)
+                self.begin(false, Socket::New, vec![visitor], now, actions);
             }
         }
     }
@@ -283,44 +305,81 @@ impl Machine {
                 };
                 actions.push(Action::Answer(visitor, Answer::Unavailable(overloaded)));
             }
+            // The name cannot be given back to the socket: another generation gets it, and this one finishes.
             Seen::Stale => {
-                let restarting = Failure {
-                    reason: Reason::Restarting,
-                    generation,
-                };
-                self.stop(Then::Release(restarting), vec![visitor], actions);
+                let mut waiting = self.give_reload_up(actions);
+                waiting.push(visitor);
+                self.retire(generation, actions);
+                self.begin(false, Socket::New, waiting, now, actions);
             }
         }
     }
 
-    fn begin(&mut self, public: bool, waiting: Vec<Visitor>, now: Now, actions: &mut Vec<Action>) {
-        let generation = Generation::after(self.last, now.unix);
-        self.last = Some(generation);
+    fn ordered(&mut self, visitor: Visitor, order: Order, now: Now, actions: &mut Vec<Action>) {
+        match order {
+            Order::Start => self.start_ordered(visitor, now, actions),
+            Order::Stop => self.stop_ordered(visitor, now, actions),
+            Order::Reload => self.reload_ordered(visitor, now, actions),
+        }
+    }
+
+    fn start_ordered(&mut self, visitor: Visitor, now: Now, actions: &mut Vec<Action>) {
         self.failing = None;
+        self.early_crashes = 0;
+        match &mut self.state {
+            State::Asleep => self.begin(false, Socket::New, vec![visitor], now, actions),
+            State::Starting { waiting, .. } | State::Stopping { waiting, .. } => {
+                waiting.push(visitor);
+            }
+            State::Running { .. } => actions.push(Action::Look(visitor)),
+        }
+    }
+
+    fn begin(
+        &mut self,
+        public: bool,
+        socket: Socket,
+        waiting: Vec<Visitor>,
+        now: Now,
+        actions: &mut Vec<Action>,
+    ) {
+        self.failing = None;
+        let start = self.rise(socket, now, actions);
         self.state = State::Starting {
-            generation,
-            phase: Phase::Preparing,
+            start,
             public,
             waiting,
+            reload: Vec::new(),
         };
+    }
+
+    /// The next generation, asked to be prepared.
+    fn rise(&mut self, socket: Socket, now: Now, actions: &mut Vec<Action>) -> Start {
+        let generation = Generation::after(self.last, now.unix);
+        self.last = Some(generation);
         actions.push(Action::Remind(
             generation,
             Deadline::Start,
             self.limits.start,
         ));
-        actions.push(Action::Prepare(generation));
+        actions.push(Action::Prepare(generation, socket));
+        Start {
+            generation,
+            phase: Phase::Preparing,
+        }
     }
 
     fn prepared(&mut self, of: Generation, actions: &mut Vec<Action>) {
-        if let State::Starting {
-            generation,
-            phase: phase @ Phase::Preparing,
-            ..
-        } = &mut self.state
-            && *generation == of
+        let launch = self.limits.launch;
+        if let Some(start) = self.start()
+            && *start
+                == (Start {
+                    generation: of,
+                    phase: Phase::Preparing,
+                })
         {
-            *phase = Phase::Written;
-            actions.push(Action::Remind(of, Deadline::Launch, self.limits.launch));
+            start.phase = Phase::Written;
+            actions.push(Action::Remind(of, Deadline::Launch, launch));
             actions.push(Action::Start(of));
         }
     }
@@ -332,8 +391,7 @@ impl Machine {
         now: Now,
         actions: &mut Vec<Action>,
     ) {
-        if !matches!(self.state, State::Starting { generation, phase: Phase::Preparing, .. } if generation == of)
-        {
+        if !self.is_preparing(of) {
             return;
         }
         let (reason, pause) = match why {
@@ -348,43 +406,19 @@ impl Machine {
             NotPrepared::NoSuchSite => Answer::NoSuchSite,
             NotPrepared::Disabled | NotPrepared::Failed => Answer::Unavailable(failure),
         };
-        self.fail(failure, answer, pause, now, actions);
-    }
-
-    fn retired(&mut self, now: Now, actions: &mut Vec<Action>) {
-        match self.state {
-            State::Running { generation, .. } => {
-                let failure = Failure {
-                    reason: Reason::Disabled,
-                    generation,
-                };
-                self.stop(Then::Release(failure), Vec::new(), actions);
-            }
-            State::Starting { generation, .. } => {
-                let failure = Failure {
-                    reason: Reason::Disabled,
-                    generation,
-                };
-                self.fail(
-                    failure,
-                    Answer::Unavailable(failure),
-                    Duration::ZERO,
-                    now,
-                    actions,
-                );
-            }
-            State::Asleep | State::Stopping { .. } => {}
-        }
+        self.start_failed(failure, answer, pause, now, actions);
     }
 
     fn launch_asked(&mut self, of: Generation, actions: &mut Vec<Action>) {
-        match &mut self.state {
-            State::Starting {
-                generation,
-                phase: phase @ Phase::Written,
-                ..
-            } if *generation == of => {
-                *phase = Phase::Launched;
+        match self.start() {
+            Some(start)
+                if *start
+                    == (Start {
+                        generation: of,
+                        phase: Phase::Written,
+                    }) =>
+            {
+                start.phase = Phase::Launched;
                 actions.push(Action::Grant(of));
             }
             _ => actions.push(Action::Refuse(of)),
@@ -392,26 +426,41 @@ impl Machine {
     }
 
     fn ready(&mut self, of: Generation, now: Now, actions: &mut Vec<Action>) {
-        if let State::Starting {
-            generation,
+        let launched = Start {
+            generation: of,
             phase: Phase::Launched,
-            public,
-            waiting,
-        } = &mut self.state
-            && *generation == of
-        {
-            if !*public {
-                actions.push(Action::Publish);
+        };
+        match &mut self.state {
+            State::Starting {
+                start,
+                public,
+                waiting,
+                reload,
+            } if *start == launched => {
+                if !*public {
+                    actions.push(Action::Publish(of));
+                }
+                actions.extend(
+                    waiting
+                        .drain(..)
+                        .map(|visitor| Action::Answer(visitor, Answer::Ready)),
+                );
+                let again = std::mem::take(reload);
+                self.state = State::Running {
+                    generation: of,
+                    since: now.monotonic,
+                    reload: None,
+                };
+                self.reload(again, now, actions);
             }
-            actions.extend(
-                waiting
-                    .drain(..)
-                    .map(|visitor| Action::Answer(visitor, Answer::Ready)),
-            );
-            self.state = State::Running {
-                generation: of,
-                since: now.monotonic,
-            };
+            State::Running {
+                reload: Some(reload),
+                ..
+            } if reload.start() == launched => {
+                reload.start_mut().phase = Phase::Probing;
+                actions.push(Action::Probe(of));
+            }
+            _ => {}
         }
     }
 }

@@ -2,10 +2,10 @@
 
 use std::time::Duration;
 
-use super::machine::{Limits, Machine, Shown};
+use super::machine::{Adopted, Limits, Machine, Shown};
 use super::words::{
-    Action, Answer, Deadline, Event, Failure, Generation, NotPrepared, Now, Reason, Seen, Visit,
-    Visitor,
+    Action, Answer, Deadline, Event, Failure, Generation, NotPrepared, Now, Order, Reason, Seen,
+    Socket, Visit, Visitor,
 };
 
 const UNSENT: Visit = Visit::UNSENT;
@@ -53,7 +53,7 @@ fn asleep() -> Machine {
 fn starting() -> Machine {
     let mut machine = asleep();
     let actions = machine.step(Event::Visited(Visitor(1), UNSENT), at(0));
-    assert!(actions.contains(&Action::Prepare(generation(0))));
+    assert!(actions.contains(&Action::Prepare(generation(0), Socket::New)));
     assert!(
         machine
             .step(Event::Prepared(generation(0)), at(1))
@@ -71,7 +71,10 @@ fn running() -> Machine {
     let actions = machine.step(Event::Ready(generation(0)), at(3));
     assert_eq!(
         actions,
-        [Action::Publish, Action::Answer(Visitor(1), Answer::Ready)]
+        [
+            Action::Publish(generation(0)),
+            Action::Answer(Visitor(1), Answer::Ready)
+        ]
     );
     machine
 }
@@ -95,7 +98,7 @@ fn a_sleeping_site_is_started_once_however_many_ask() {
         let actions = machine.step(Event::Visited(Visitor(number), UNSENT), at(number));
         starts += actions
             .iter()
-            .filter(|action| matches!(action, Action::Prepare(_)))
+            .filter(|action| matches!(action, Action::Prepare(..)))
             .count();
     }
     machine.step(Event::Prepared(generation(0)), at(200));
@@ -114,7 +117,10 @@ fn a_sleeping_site_is_started_once_however_many_ask() {
 #[test]
 fn the_table_says_what_a_visitor_is_told() {
     let real = [Action::Answer(Visitor(9), Answer::Real)];
-    assert!(visit(&mut asleep(), SENT_GET, at(9)).contains(&Action::Prepare(generation(0))));
+    assert!(
+        visit(&mut asleep(), SENT_GET, at(9))
+            .contains(&Action::Prepare(generation(0), Socket::New))
+    );
     assert_eq!(visit(&mut asleep(), SENT_POST, at(9)), real);
     assert_eq!(visit(&mut starting(), UNSENT, at(9)), []);
     assert_eq!(visit(&mut starting(), SENT_GET, at(9)), []);
@@ -138,14 +144,14 @@ fn a_running_site_that_cannot_be_reached_is_overloaded_or_stale() {
     assert_eq!(look(Seen::Full), [Action::Answer(Visitor(9), overloaded)]);
 
     let mut stale = running();
-    stale.step(Event::Looked(Visitor(9), Seen::Stale), at(9));
-    let actions = stale.step(exited(generation(0), false), at(1500));
+    let actions = stale.step(Event::Looked(Visitor(9), Seen::Stale), at(1500));
     assert_eq!(
         actions[0],
-        Action::Release(Some(failure(Reason::Restarting)))
+        Action::Drain(generation(0)),
+        "it finishes what it has"
     );
     assert!(
-        actions.contains(&Action::Prepare(generation(1))),
+        actions.contains(&Action::Prepare(generation(1), Socket::New)),
         "the visitor waits for a fresh socket"
     );
 }
@@ -162,7 +168,7 @@ fn a_failed_start_answers_everybody_and_starts_at_most_once_a_second() {
             Action::Answer(Visitor(1), page),
             Action::Answer(Visitor(9), page),
             Action::Forget(generation(0)),
-            Action::Release(Some(failure(Reason::StartFailed))),
+            Action::Release(generation(0), Some(failure(Reason::StartFailed))),
         ]
     );
     assert_eq!(
@@ -173,7 +179,10 @@ fn a_failed_start_answers_everybody_and_starts_at_most_once_a_second() {
         visit(&mut machine, SENT_POST, at(1049)),
         [Action::Answer(Visitor(9), Answer::Real)]
     );
-    assert!(visit(&mut machine, UNSENT, at(1050)).contains(&Action::Prepare(generation(1))));
+    assert!(
+        visit(&mut machine, UNSENT, at(1050))
+            .contains(&Action::Prepare(generation(1), Socket::New))
+    );
 }
 
 #[test]
@@ -191,7 +200,7 @@ fn a_start_that_hangs_is_killed_and_its_queue_answered_when_it_is_gone() {
     );
     assert_eq!(
         machine.step(exited(generation(0), true), at(60_010)),
-        [Action::Release(Some(failed))]
+        [Action::Release(generation(0), Some(failed))]
     );
 }
 
@@ -211,7 +220,10 @@ fn an_emperor_that_does_not_start_the_launcher_fails_the_start() {
         "it lives, and is only slow"
     );
     let actions = machine.step(passed(Deadline::Launch, false), at(5001));
-    assert!(actions.contains(&Action::Release(Some(failure(Reason::NoEmperor)))));
+    assert!(actions.contains(&Action::Release(
+        generation(0),
+        Some(failure(Reason::NoEmperor))
+    )));
     assert_eq!(
         machine.step(Event::LaunchAsked(generation(0)), at(5002)),
         [Action::Refuse(generation(0))]
@@ -224,11 +236,18 @@ fn an_idle_stop_sleeps_or_serves_what_came_late() {
     let actions = quiet.step(Event::StopAnnounced(generation(0)), at(600_000));
     assert_eq!(
         actions[..2],
-        [Action::Withdraw, Action::Forget(generation(0))]
+        [
+            Action::Withdraw(generation(0)),
+            Action::Drain(generation(0))
+        ]
+    );
+    assert!(
+        actions.contains(&Action::Forget(generation(0))),
+        "it ends already"
     );
     assert_eq!(
         quiet.step(exited(generation(0), false), at(601_000)),
-        [Action::Release(None)]
+        [Action::Release(generation(0), None)]
     );
     assert_eq!(quiet.shown(), Shown::Asleep);
 
@@ -236,13 +255,13 @@ fn an_idle_stop_sleeps_or_serves_what_came_late() {
     late.step(Event::StopAnnounced(generation(0)), at(600_000));
     let actions = late.step(exited(generation(0), true), at(601_000));
     assert!(
-        actions.contains(&Action::Prepare(generation(601))),
+        actions.contains(&Action::Prepare(generation(601), Socket::Of(generation(0)))),
         "the same socket, the next generation"
     );
     assert!(
         !actions
             .iter()
-            .any(|action| matches!(action, Action::Release(_)))
+            .any(|action| matches!(action, Action::Release(..)))
     );
 }
 
@@ -253,11 +272,13 @@ fn a_crash_restarts_on_the_held_socket_until_it_is_a_habit() {
     for crash in 1..=3u64 {
         let actions = machine.step(exited(current, false), at(crash * 2000));
         assert!(
-            !actions.contains(&Action::Withdraw),
+            !actions
+                .iter()
+                .any(|action| matches!(action, Action::Withdraw(_))),
             "the queue and the name survive"
         );
-        current = generation(crash * 2);
-        assert!(actions.contains(&Action::Prepare(current)));
+        let crashed = std::mem::replace(&mut current, generation(crash * 2));
+        assert!(actions.contains(&Action::Prepare(current, Socket::Of(crashed))));
         machine.step(Event::Prepared(current), at(crash * 2000 + 1));
         machine.step(Event::LaunchAsked(current), at(crash * 2000 + 2));
         assert_eq!(
@@ -274,8 +295,8 @@ fn a_crash_restarts_on_the_held_socket_until_it_is_a_habit() {
         actions,
         [
             Action::Forget(current),
-            Action::Withdraw,
-            Action::Release(Some(crashing))
+            Action::Withdraw(current),
+            Action::Release(current, Some(crashing))
         ]
     );
 }
@@ -292,19 +313,19 @@ fn when_the_emperor_dies_only_wanted_sites_come_back_by_themselves() {
         actions,
         [
             Action::Forget(generation(0)),
-            Action::Withdraw,
-            Action::Release(None)
+            Action::Withdraw(generation(0)),
+            Action::Release(generation(0), None)
         ]
     );
     assert!(
         running()
             .step(gone(true), at(9000))
-            .contains(&Action::Prepare(generation(9)))
+            .contains(&Action::Prepare(generation(9), Socket::Of(generation(0))))
     );
     assert!(
         starting()
             .step(gone(false), at(9000))
-            .contains(&Action::Prepare(generation(9))),
+            .contains(&Action::Prepare(generation(9), Socket::Of(generation(0)))),
         "somebody waits"
     );
 }
@@ -322,7 +343,10 @@ fn disabled_and_unknown_sites_are_looked_up_each_time() {
         visit(&mut machine, UNSENT, at(0));
         let actions = machine.step(Event::NotPrepared(generation(0), why), at(1));
         assert_eq!(actions[0], Action::Answer(Visitor(9), answer));
-        assert!(visit(&mut machine, UNSENT, at(2)).contains(&Action::Prepare(generation(1))));
+        assert!(
+            visit(&mut machine, UNSENT, at(2))
+                .contains(&Action::Prepare(generation(1), Socket::New))
+        );
     }
 }
 
@@ -332,10 +356,189 @@ fn a_site_switched_off_is_stopped() {
     let actions = machine.step(Event::Retired, at(9000));
     assert_eq!(
         actions[..2],
-        [Action::Withdraw, Action::Forget(generation(0))]
+        [
+            Action::Withdraw(generation(0)),
+            Action::Drain(generation(0))
+        ]
+    );
+    assert_eq!(
+        machine.step(Event::Drained(generation(0)), at(9100))[0],
+        Action::Forget(generation(0))
     );
     let actions = machine.step(exited(generation(0), true), at(9500));
-    assert_eq!(actions, [Action::Release(Some(failure(Reason::Disabled)))]);
+    assert_eq!(
+        actions,
+        [Action::Release(
+            generation(0),
+            Some(failure(Reason::Disabled))
+        )]
+    );
+}
+
+const ORDER: Visitor = Visitor(77);
+
+/// A running site with the second generation as far as its probe.
+fn probing() -> Machine {
+    let mut machine = running();
+    let actions = machine.step(Event::Ordered(ORDER, Order::Reload), at(9000));
+    assert!(actions.contains(&Action::Prepare(generation(9), Socket::New)));
+    machine.step(Event::Prepared(generation(9)), at(9001));
+    machine.step(Event::LaunchAsked(generation(9)), at(9002));
+    assert_eq!(
+        machine.step(Event::Ready(generation(9)), at(9003)),
+        [Action::Probe(generation(9))]
+    );
+    assert_eq!(machine.serving(), Some(generation(0)));
+    machine
+}
+
+#[test]
+fn a_reload_takes_over_when_its_probe_is_good_and_lets_the_old_finish() {
+    let mut machine = probing();
+    let actions = machine.step(Event::Probed(generation(9), true), at(9010));
+    assert_eq!(
+        actions[..3],
+        [
+            Action::Publish(generation(9)),
+            Action::Answer(ORDER, Answer::Ready),
+            Action::Drain(generation(0)),
+        ]
+    );
+    assert_eq!(machine.shown(), Shown::Running(generation(9)));
+    assert_eq!(
+        machine.step(Event::Drained(generation(0)), at(9500))[0],
+        Action::Forget(generation(0))
+    );
+    assert_eq!(
+        machine.step(exited(generation(0), false), at(9600)),
+        [Action::Release(generation(0), None)]
+    );
+    assert_eq!(machine.shown(), Shown::Running(generation(9)));
+}
+
+#[test]
+fn new_code_that_fails_is_taken_off_and_the_old_stays() {
+    let failed = |reason| {
+        let failure = Failure {
+            reason,
+            generation: generation(9),
+        };
+        Action::Answer(ORDER, Answer::Unavailable(failure))
+    };
+    let mut bad = probing();
+    let actions = bad.step(Event::Probed(generation(9), false), at(9010));
+    assert_eq!(
+        actions,
+        [
+            failed(Reason::ProbeFailed),
+            Action::Forget(generation(9)),
+            Action::Kill(generation(9))
+        ]
+    );
+    assert_eq!(bad.shown(), Shown::Running(generation(0)));
+    let gone = bad.step(exited(generation(9), false), at(9020));
+    assert!(matches!(gone[..], [Action::Release(released, _)] if released == generation(9)));
+    assert_eq!(
+        visit(&mut bad, UNSENT, at(9030)),
+        [Action::Look(Visitor(9))]
+    );
+
+    let mut dead = probing();
+    let actions = dead.step(exited(generation(9), false), at(9010));
+    assert_eq!(
+        actions[..2],
+        [failed(Reason::StartFailed), Action::Forget(generation(9))]
+    );
+    assert_eq!(dead.shown(), Shown::Running(generation(0)));
+}
+
+#[test]
+fn a_reload_ordered_while_another_may_have_read_old_code_gets_its_own() {
+    let mut machine = probing();
+    let late = Visitor(78);
+    assert_eq!(
+        machine.step(Event::Ordered(late, Order::Reload), at(9005)),
+        []
+    );
+    let actions = machine.step(Event::Probed(generation(9), true), at(9010));
+    assert!(!actions.contains(&Action::Answer(late, Answer::Ready)));
+    assert!(actions.contains(&Action::Prepare(generation(10), Socket::New)));
+}
+
+#[test]
+fn when_the_old_crashes_in_a_reload_its_successor_is_what_was_ordered() {
+    let mut machine = probing();
+    let actions = machine.step(exited(generation(0), true), at(9500));
+    assert!(actions.contains(&Action::Kill(generation(9))));
+    assert!(actions.contains(&Action::Prepare(generation(10), Socket::Of(generation(0)))));
+    machine.step(Event::Prepared(generation(10)), at(9501));
+    machine.step(Event::LaunchAsked(generation(10)), at(9502));
+    assert_eq!(
+        machine.step(Event::Ready(generation(10)), at(9503)),
+        [Action::Answer(ORDER, Answer::Ready)]
+    );
+}
+
+#[test]
+fn a_stop_lets_what_is_under_way_finish_and_a_sleeping_site_is_not_woken_by_a_reload() {
+    let mut machine = running();
+    let actions = machine.step(Event::Ordered(ORDER, Order::Stop), at(9000));
+    assert!(!actions.contains(&Action::Forget(generation(0))));
+    machine.step(Event::Drained(generation(0)), at(9001));
+    let actions = machine.step(exited(generation(0), false), at(9100));
+    assert_eq!(actions[0], Action::Answer(ORDER, Answer::Asleep));
+    for order in [Order::Stop, Order::Reload] {
+        assert_eq!(
+            machine.step(Event::Ordered(ORDER, order), at(9200)),
+            [Action::Answer(ORDER, Answer::Asleep)]
+        );
+    }
+    let actions = machine.step(Event::Ordered(ORDER, Order::Start), at(9300));
+    assert!(matches!(actions[1], Action::Prepare(_, Socket::New)));
+}
+
+#[test]
+fn what_an_earlier_daemon_left_in_the_middle_becomes_one_good_generation() {
+    let limits = Limits::with_start(Duration::from_secs(60));
+    let public = Adopted::Public {
+        generation: generation(0),
+        ready: true,
+    };
+    let unprobed = Adopted::Private {
+        generation: generation(9),
+        ready: true,
+    };
+    let (machine, actions) = Machine::adopted(limits, &[unprobed, public], at(0));
+    assert_eq!(machine.shown(), Shown::Running(generation(0)));
+    assert_eq!(
+        actions,
+        [Action::Forget(generation(9)), Action::Kill(generation(9))]
+    );
+
+    let replaced = Adopted::Ending {
+        generation: generation(0),
+        told: false,
+    };
+    let new = Adopted::Public {
+        generation: generation(9),
+        ready: true,
+    };
+    let (machine, actions) = Machine::adopted(limits, &[replaced, new], at(0));
+    assert_eq!(machine.shown(), Shown::Running(generation(9)));
+    assert_eq!(actions[0], Action::Drain(generation(0)));
+
+    let stopping = Adopted::Ending {
+        generation: generation(0),
+        told: true,
+    };
+    let (mut machine, _) = Machine::adopted(limits, &[stopping], at(0));
+    let actions = machine.step(exited(generation(0), true), at(10));
+    assert!(
+        actions
+            .iter()
+            .any(|action| matches!(action, Action::Prepare(_, Socket::Of(_)))),
+        "what waits in its queue is served"
+    );
 }
 
 #[test]

@@ -6,9 +6,12 @@
 //! | `held`, `queue` | the listening socket and what waits in it |
 //! | `launching` | the launcher's questions |
 //! | `notice` | what a site's uWSGI says |
+//! | `probe` | the request that a reload's code must answer |
+//! | `connections` | what a generation still has to answer |
 //! | `reject` | queues that nobody will serve |
 //! | `adopt` | sites that were running before the daemon was |
 pub mod adopt;
+pub mod connections;
 pub mod driver;
 pub mod held;
 pub mod launching;
@@ -17,6 +20,7 @@ pub mod machine;
 mod machine_tests;
 pub mod notice;
 pub mod prepare;
+pub mod probe;
 pub mod queue;
 pub mod reject;
 #[cfg(test)]

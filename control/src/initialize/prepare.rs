@@ -10,8 +10,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use rustix::process::geteuid;
 
 use super::held::{BACKLOG, Held};
-use super::notice;
 use super::words::{Generation, NotPrepared};
+use super::{notice, probe};
 use crate::model::{Site, SiteId};
 use crate::paths::Paths;
 use crate::registry::{Registry, RegistryError};
@@ -84,6 +84,8 @@ pub struct Prepared {
     pub config: String,
     /// A new socket, unless one is held.
     pub held: Option<Held>,
+    /// What its code must answer to take over from a running generation.
+    pub probe: probe::Request,
 }
 
 /// Why there is nothing to start.
@@ -174,6 +176,10 @@ pub fn prepare(
         order,
         config,
         held,
+        probe: probe::Request {
+            host: site.domain.to_string(),
+            target: "/".to_owned(),
+        },
     })
 }
 

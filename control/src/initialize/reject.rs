@@ -70,13 +70,13 @@ async fn answer(mut connection: UnixStream, page: &str) -> std::io::Result<()> {
 /// The answer as an application would give it, with the page that nginx shows for others. nginx lets no header
 /// `X-Paas-...` of a site pass, whoever answers in its place.
 fn page(site: SiteId, failure: Failure) -> String {
-    let Failure { reason, generation } = failure;
+    let reason = failure.reason;
     let page = ErrorPage {
         title: error_page::TITLE,
         text: error_page::TEXT,
         status: 503,
         reason: reason.word(),
-        id: &format!("{site}@{generation}"),
+        id: &failure.id(site),
     };
     // Writing into memory does not fail.
     let body = page.render().unwrap_or_default();

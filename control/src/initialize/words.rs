@@ -4,6 +4,8 @@ use std::fmt;
 use std::num::NonZeroU64;
 use std::time::Duration;
 
+use crate::model::SiteId;
+
 /// One life of a site's processes. Grows with every start of the site, also across restarts of the daemon.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Generation(NonZeroU64);
@@ -88,6 +90,8 @@ pub enum Reason {
     Overloaded,
     /// The site is being stopped; it can be asked for again at once.
     Restarting,
+    /// The new code of a reload answered its probe badly, or not at all.
+    ProbeFailed,
 }
 
 impl Reason {
@@ -102,6 +106,7 @@ impl Reason {
             Reason::Disabled => "disabled",
             Reason::Overloaded => "overloaded",
             Reason::Restarting => "restarting",
+            Reason::ProbeFailed => "probe-failed",
         }
     }
 
@@ -110,21 +115,41 @@ impl Reason {
         match self {
             Reason::Overloaded | Reason::Restarting => 1,
             Reason::NoEmperor => 5,
-            Reason::StartFailed | Reason::StartTimeout | Reason::NotPrepared | Reason::Crashing => {
-                10
-            }
+            Reason::StartFailed
+            | Reason::StartTimeout
+            | Reason::NotPrepared
+            | Reason::Crashing
+            | Reason::ProbeFailed => 10,
             Reason::Disabled => 3600,
         }
     }
 }
 
-/// A reason and the generation it happened to: together they are the id on the error page (`<site id>@<generation>`).
+/// A reason and the generation it happened to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Failure {
     /// What happened.
     pub reason: Reason,
     /// To which generation.
     pub generation: Generation,
+}
+
+impl Failure {
+    /// What an error page calls it, and `paasctl why` finds it by: `<site id>-<generation>`.
+    pub fn id(self, site: SiteId) -> String {
+        format!("{site}-{}", self.generation)
+    }
+}
+
+/// What the operator wants of a site. Who gave the order waits for its answer like a visitor.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Order {
+    /// Run, and forget earlier failures.
+    Start,
+    /// End when what is under way is done; the next visitor wakes it again.
+    Stop,
+    /// Run the code that is there now, without a gap; a site that sleeps goes on sleeping.
+    Reload,
 }
 
 /// What a visitor is told, once.
@@ -138,6 +163,17 @@ pub enum Answer {
     Unavailable(Failure),
     /// The registry has no such site.
     NoSuchSite,
+    /// To who gave an order: the site does not run.
+    Asleep,
+}
+
+/// Where a generation's listening socket comes from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Socket {
+    /// A new one, under a name of its own.
+    New,
+    /// The one of the generation before it, with whatever waits in its queue.
+    Of(Generation),
 }
 
 /// Why a start ended before there was anything to start.
@@ -169,6 +205,8 @@ pub enum Deadline {
     Launch,
     /// The application must accept requests.
     Start,
+    /// What is under way must be done.
+    Drain,
     /// The processes must have ended.
     Stop,
 }
@@ -178,6 +216,8 @@ pub enum Deadline {
 pub enum Event {
     /// nginx asks what to do with a request.
     Visited(Visitor, Visit),
+    /// The operator wants something; the answer goes where visitors' answers go.
+    Ordered(Visitor, Order),
     /// The answer to [`Action::Look`].
     Looked(Visitor, Seen),
     /// The answer to [`Action::Prepare`]: everything is there but the vassal file.
@@ -188,6 +228,10 @@ pub enum Event {
     LaunchAsked(Generation),
     /// The application accepts requests.
     Ready(Generation),
+    /// The answer to [`Action::Probe`]: whether the application answered well.
+    Probed(Generation, bool),
+    /// The answer to [`Action::Drain`]: no connection to the socket is left.
+    Drained(Generation),
     /// The processes have begun to end because the Emperor told them to.
     StopAnnounced(Generation),
     /// The processes are gone.
@@ -221,24 +265,28 @@ pub enum Action {
     Answer(Visitor, Answer),
     /// Find out whether the site's name leads to the held socket and whether its queue is full.
     Look(Visitor),
-    /// Read the site's row; make its log directory and its notice pipe; bind a socket unless one is held.
-    Prepare(Generation),
+    /// Read the site's row; make its log directory and its notice pipe; get the socket.
+    Prepare(Generation, Socket),
     /// Write the vassal file unless it is there, and wake the Emperor.
     Start(Generation),
     /// Give the launcher the socket.
     Grant(Generation),
     /// Tell the launcher that it is not wanted.
     Refuse(Generation),
-    /// Give the held socket the site's name.
-    Publish,
-    /// Take the site's name from the held socket.
-    Withdraw,
+    /// Send the application a request, on the generation's own socket.
+    Probe(Generation),
+    /// Give the generation's socket the site's name, over whatever has it.
+    Publish(Generation),
+    /// Take the site's name from the generation's socket, which has it.
+    Withdraw(Generation),
+    /// Tell when no connection to the generation's socket is left, neither in its queue nor with the application.
+    Drain(Generation),
     /// Remove the vassal file and wake the Emperor, which then stops the processes if they still live.
     Forget(Generation),
     /// End the processes by force.
     Kill(Generation),
-    /// Close the held socket for good. Who waits in its queue gets an error page (of the failure, or "try again").
-    Release(Option<Failure>),
+    /// Close the generation's socket for good. Who waits in its queue gets an error page (of the failure, or "try again").
+    Release(Generation, Option<Failure>),
     /// Send [`Event::Passed`] after this time.
     Remind(Generation, Deadline, Duration),
 }

@@ -9,11 +9,10 @@ use rustix::process::{Resource, Signal, getrlimit, pidfd_send_signal};
 
 use super::super::held::{Held, remove_if_there};
 use super::super::launching::Grant;
-use super::super::machine::Shown;
 use super::super::notice::Notices;
 use super::super::prepare::{Prepared, Unprepared, prepare};
-use super::super::reject;
-use super::super::words::{Action, Deadline, Event, Failure, Generation, Reason};
+use super::super::words::{Action, Deadline, Event, Failure, Generation, Reason, Socket};
+use super::super::{connections, probe, reject};
 use super::{Driver, Message, report};
 use crate::files;
 use crate::model::SiteId;
@@ -28,29 +27,42 @@ impl Driver {
                 let _ = self.waiting.remove(&visitor)?.send(answer);
             }
             Action::Look(visitor) => {
-                let held = self.entry(site).held.as_ref()?;
+                let generation = self.entry(site).machine.serving()?;
+                let held = self.held(site, generation)?;
                 return Some(Event::Looked(visitor, held.look()));
             }
-            Action::Prepare(generation) => self.prepare(site, generation),
+            Action::Prepare(generation, socket) => self.prepare(site, generation, socket),
             Action::Start(generation) => return self.start(site, generation),
             Action::Grant(generation) => self.grant(site, generation),
             Action::Refuse(_) => drop(self.entry(site).question.take()),
-            Action::Publish => {
-                tracing::info!(%site, "ready");
-                self.rename(site, Held::publish, "give the site's name to its socket");
+            Action::Probe(generation) => self.probe(site, generation),
+            Action::Publish(generation) => {
+                tracing::info!(%site, %generation, "ready");
+                self.rename(
+                    site,
+                    generation,
+                    Held::publish,
+                    "give the site's name to its socket",
+                );
             }
-            Action::Withdraw => {
-                self.rename(site, Held::withdraw, "take the site's name from its socket")
+            Action::Withdraw(generation) => {
+                self.rename(
+                    site,
+                    generation,
+                    Held::withdraw,
+                    "take the site's name from its socket",
+                );
             }
+            Action::Drain(generation) => self.drain(site, generation),
             Action::Forget(generation) => self.forget(site, generation),
             Action::Kill(generation) => {
                 tracing::warn!(%site, %generation, "ending the site's processes by force");
-                if let Some(process) = &self.entry(site).process {
+                if let Some(process) = &self.life(site, generation).process {
                     // Gone already is as good.
                     let _ = pidfd_send_signal(process.as_ref(), Signal::KILL);
                 }
             }
-            Action::Release(failure) => self.release(site, failure),
+            Action::Release(generation, failure) => self.release(site, generation, failure),
             Action::Remind(generation, deadline, after) => {
                 let reports = self.reports.clone();
                 tokio::spawn(async move {
@@ -62,9 +74,18 @@ impl Driver {
         None
     }
 
-    fn prepare(&mut self, site: SiteId, generation: Generation) {
+    fn prepare(&mut self, site: SiteId, generation: Generation, socket: Socket) {
         tracing::info!(%site, %generation, "starting");
-        let fresh = self.entry(site).held.is_none();
+        if let Socket::Of(earlier) = socket {
+            // Taken over right now: whatever becomes of this start, the socket is its own to release.
+            let held = self
+                .entry(site)
+                .lives
+                .remove(&earlier)
+                .and_then(|life| life.held);
+            self.life(site, generation).held = held;
+        }
+        let fresh = self.held(site, generation).is_none();
         let (place, registry, reports) = (
             self.place.clone(),
             self.registry.clone(),
@@ -83,13 +104,13 @@ impl Driver {
         generation: Generation,
         result: Result<Prepared, Unprepared>,
     ) {
-        let wanted = self.entry(site).machine.shown() == Shown::Starting(generation);
+        let wanted = self.entry(site).machine.is_preparing(generation);
         match result {
             Ok(mut prepared) if wanted => {
-                let entry = self.entry(site);
-                entry.held = prepared.held.take().or(entry.held.take());
-                entry.prepared = Some(prepared);
-                if let Some(held) = &self.entry(site).held {
+                let life = self.life(site, generation);
+                life.held = prepared.held.take().or(life.held.take());
+                life.prepared = Some(prepared);
+                if let Some(held) = self.held(site, generation) {
                     mind_the_limit(held);
                 }
                 self.listen(site, generation);
@@ -111,7 +132,8 @@ impl Driver {
 
     fn start(&mut self, site: SiteId, generation: Generation) -> Option<Event> {
         let file = self.place.vassal(site, generation);
-        let prepared = self.sites.get(&site)?.prepared.as_ref()?;
+        let life = self.sites.get(&site)?.lives.get(&generation)?;
+        let prepared = life.prepared.as_ref()?;
         if !file.exists()
             && let Err(problem) = files::write_briefly(&file, prepared.config.as_bytes(), 0o600)
         {
@@ -128,8 +150,9 @@ impl Driver {
 
     fn grant(&mut self, site: SiteId, generation: Generation) {
         let entry = self.entry(site);
+        let life = entry.lives.entry(generation).or_default();
         let (Some(question), Some(prepared), Some(held)) =
-            (entry.question.take(), &entry.prepared, &entry.held)
+            (entry.question.take(), &life.prepared, &life.held)
         else {
             return;
         };
@@ -156,7 +179,7 @@ impl Driver {
                 return;
             }
         };
-        self.entry(site).process = Some(process.clone());
+        self.life(site, generation).process = Some(process.clone());
         let reports = self.reports.clone();
         tokio::spawn(async move {
             if process.ready().await.is_ok() {
@@ -180,13 +203,63 @@ impl Driver {
                 report(&reports, Message::Noticed(site, generation, notice)).await;
             }
         });
-        if let Some(earlier) = self.entry(site).listening.replace(task) {
+        if let Some(earlier) = self.life(site, generation).listening.replace(task) {
             earlier.abort();
         }
     }
 
-    fn rename(&mut self, site: SiteId, rename: fn(&Held) -> io::Result<()>, doing: &str) {
-        if let Some(Err(problem)) = self.entry(site).held.as_ref().map(rename) {
+    /// Reports what comes of a request to the new application.
+    fn probe(&mut self, site: SiteId, generation: Generation) {
+        let Some(life) = self
+            .sites
+            .get(&site)
+            .and_then(|entry| entry.lives.get(&generation))
+        else {
+            return;
+        };
+        let (Some(held), Some(prepared)) = (&life.held, &life.prepared) else {
+            return;
+        };
+        let (socket, request) = (held.own_name().to_owned(), prepared.probe.clone());
+        let reports = self.reports.clone();
+        tokio::spawn(async move {
+            let outcome = probe::send(&socket, &request).await;
+            report(&reports, Message::Probed(site, generation, outcome)).await;
+        });
+    }
+
+    /// Reports when nothing is connected to the generation's socket any more. The kernel announces no such thing: it is asked,
+    /// seldom enough.
+    fn drain(&mut self, site: SiteId, generation: Generation) {
+        let Some(held) = self.held(site, generation) else {
+            return;
+        };
+        let (listener, name) = (
+            held.listener().try_clone_to_owned(),
+            held.own_name().to_owned(),
+        );
+        let listener = match listener {
+            Ok(listener) => listener,
+            Err(problem) => {
+                tracing::error!(%site, %problem, "cannot watch a socket's connections; raise the daemon's limit of open files");
+                return;
+            }
+        };
+        let reports = self.reports.clone();
+        tokio::spawn(async move {
+            connections::none_left(listener, &name).await;
+            report(&reports, Message::Drained(site, generation)).await;
+        });
+    }
+
+    fn rename(
+        &mut self,
+        site: SiteId,
+        generation: Generation,
+        rename: fn(&Held) -> io::Result<()>,
+        doing: &str,
+    ) {
+        if let Some(Err(problem)) = self.held(site, generation).map(rename) {
             tracing::error!(%site, %problem, "cannot {doing}");
         }
     }
@@ -194,24 +267,31 @@ impl Driver {
     fn forget(&mut self, site: SiteId, generation: Generation) {
         self.remove(&self.place.vassal(site, generation));
         self.remove(&self.place.notice(site, generation));
-        if let Some(listening) = self.entry(site).listening.take() {
+        if let Some(listening) = self.life(site, generation).listening.take() {
             listening.abort();
         }
         self.alarm.ring();
     }
 
-    fn release(&mut self, site: SiteId, failure: Option<Failure>) {
+    fn release(&mut self, site: SiteId, generation: Generation, failure: Option<Failure>) {
         let entry = self.entry(site);
-        let last = entry.machine.last();
-        let log = entry.prepared.take().map(|prepared| prepared.log);
-        let held = entry.held.take();
-        entry.process = None;
-        say_end(site, failure, log.as_deref());
-        if let (Some(held), Some(generation)) = (held, last) {
-            let late = Failure {
-                reason: Reason::Restarting,
-                generation,
-            };
+        let Some(life) = entry.lives.remove(&generation) else {
+            return;
+        };
+        if entry.lives.is_empty() && failure.is_none() {
+            tracing::info!(%site, "asleep");
+        }
+        say_end(
+            site,
+            generation,
+            failure,
+            life.prepared.as_ref().map(|prepared| &*prepared.log),
+        );
+        let late = Failure {
+            reason: Reason::Restarting,
+            generation,
+        };
+        if let Some(held) = life.held {
             reject::release(held, site, failure.unwrap_or(late));
         }
     }
@@ -223,9 +303,9 @@ impl Driver {
     }
 }
 
-fn say_end(site: SiteId, failure: Option<Failure>, log: Option<&Path>) {
+fn say_end(site: SiteId, generation: Generation, failure: Option<Failure>, log: Option<&Path>) {
     match failure {
-        None => tracing::info!(%site, "asleep"),
+        None => tracing::info!(%site, %generation, "ended"),
         Some(Failure {
             reason: reason @ (Reason::Restarting | Reason::Disabled),
             generation,
