@@ -17,6 +17,7 @@ pub mod http;
 pub mod initialize;
 pub mod model;
 pub mod nginx;
+pub mod outbound;
 pub mod paths;
 pub mod registry;
 pub mod render;

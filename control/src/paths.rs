@@ -163,6 +163,21 @@ impl Paths {
     pub fn nginx_error_log(&self) -> PathBuf {
         self.logs().join("nginx-error.log")
     }
+    /// Directories that no site sees anything of.
+    pub fn private(&self) -> Vec<PathBuf> {
+        let settings = self.settings.clone();
+        let mut all = vec![self.run(), self.state(), self.logs(), settings];
+        all.push(self.registry.clone());
+        all
+    }
+    /// A number of 24 bits that tells this root from others on the same kernel (32 bits of FNV-1a, folded).
+    pub fn tag(&self) -> u32 {
+        let bytes = self.root.as_os_str().as_encoded_bytes();
+        let hash = bytes.iter().fold(0x811c_9dc5_u32, |hash, byte| {
+            (hash ^ u32::from(*byte)).wrapping_mul(0x0100_0193)
+        });
+        (hash >> 24) ^ (hash & 0xff_ffff)
+    }
     /// All logs.
     pub fn logs(&self) -> PathBuf {
         self.root.join("var/log/paas")

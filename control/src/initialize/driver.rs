@@ -187,6 +187,9 @@ impl Driver {
                 self.step(site, Event::StopAnnounced(generation));
                 tracing::info!(%site, %generation, "stopping");
             }
+            Message::Noticed(site, generation, Notice::Ended(code)) => {
+                tracing::debug!(%site, %generation, code, "its program has ended");
+            }
             Message::Probed(site, generation, outcome) => {
                 if let Err(problem) = &outcome {
                     tracing::warn!(%site, %generation, %problem, "the new code does not answer well; the old goes on serving");

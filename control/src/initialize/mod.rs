@@ -11,6 +11,7 @@
 //! | `reject` | queues that nobody will serve |
 //! | `adopt` | sites that were running before the daemon was |
 pub mod adopt;
+pub mod confine;
 pub mod connections;
 pub mod driver;
 pub mod held;

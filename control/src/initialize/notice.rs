@@ -1,5 +1,5 @@
 //! What a site's uWSGI tells through its notice pipe: that it accepts, that it stops. The pipe is a FIFO that the site's user
-//! may write, so nothing in it is believed to be more than one of two words.
+//! may write, so nothing in it is believed to be more than one of two words, or the code that its own program has ended with.
 
 use std::fs;
 use std::io;
@@ -14,6 +14,8 @@ use crate::watch::Readable;
 
 /// What the vassal file's hooks write, each with this at its end.
 const END: u8 = b';';
+/// What bubblewrap ends its own lines with.
+const LINE: u8 = b'\n';
 /// uWSGI says a handful of words in its life; a site that writes more is not listened to any longer.
 const MOST: usize = 4096;
 
@@ -24,6 +26,18 @@ pub enum Notice {
     Ready,
     /// The Emperor has told the processes to end.
     Stopping,
+    /// The site's program has ended, with this code (128 and the signal's number if it was one).
+    Ended(i32),
+}
+
+/// `{ "exit-code": 22 }`
+fn exit_code(line: &[u8]) -> Option<i32> {
+    let text = std::str::from_utf8(line).ok()?;
+    let number = text
+        .trim()
+        .strip_prefix("{ \"exit-code\":")?
+        .strip_suffix('}')?;
+    number.trim().parse().ok()
 }
 
 /// Makes the pipe, for `uid` if given.
@@ -66,14 +80,18 @@ impl Notices {
             self.pipe.read(|pipe| Ok(read(pipe, &mut byte)?)).await?;
             self.total += 1;
             let [byte] = byte;
-            if byte != END {
+            if byte != END && byte != LINE {
                 self.word.push(byte);
                 continue;
             }
             match std::mem::take(&mut self.word).as_slice() {
                 b"ready" => return Ok(Some(Notice::Ready)),
                 b"stopping" => return Ok(Some(Notice::Stopping)),
-                _ => {}
+                line => {
+                    if let Some(code) = exit_code(line) {
+                        return Ok(Some(Notice::Ended(code)));
+                    }
+                }
             }
         }
         Ok(None)
@@ -97,6 +115,10 @@ mod tests {
         assert_eq!(notices.next().await.unwrap(), Some(Notice::Ready));
         site.write_all(b"ping;").unwrap();
         assert_eq!(notices.next().await.unwrap(), Some(Notice::Stopping));
+        site.write_all(b"{ \"child-pid\": 7 }\nready;{ \"exit-code\": 22 }\n")
+            .unwrap();
+        assert_eq!(notices.next().await.unwrap(), Some(Notice::Ready));
+        assert_eq!(notices.next().await.unwrap(), Some(Notice::Ended(22)));
         site.write_all(&vec![b'x'; MOST]).unwrap();
         assert_eq!(notices.next().await.unwrap(), None);
     }

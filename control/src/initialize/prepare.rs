@@ -9,10 +9,11 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use rustix::process::geteuid;
 
+use super::confine::{Inmate, Unconfined, Walls};
 use super::held::{BACKLOG, Held};
 use super::words::{Generation, NotPrepared};
 use super::{notice, probe};
-use crate::model::{Site, SiteId};
+use crate::model::{Limits, Site, SiteId, User};
 use crate::paths::Paths;
 use crate::registry::{Registry, RegistryError};
 use crate::settings::Settings;
@@ -32,6 +33,8 @@ pub struct Place {
     pub group: Option<u32>,
     /// The uWSGI program.
     uwsgi: String,
+    /// What holds sites in.
+    pub walls: Walls,
     defaults: Defaults,
 }
 
@@ -51,6 +54,7 @@ impl Place {
                 None
             },
             uwsgi: settings.backend.uwsgi.as_str().to_owned(),
+            walls: Walls::new(settings),
             defaults: Defaults {
                 workers: settings.backend.workers,
                 idle: settings.backend.idle,
@@ -103,6 +107,9 @@ pub enum Unprepared {
     /// The site's configuration cannot be written.
     #[error(transparent)]
     Vassal(#[from] VassalError),
+    /// Nothing would hold it in.
+    #[error(transparent)]
+    Unconfined(#[from] Unconfined),
     /// Something could not be made.
     #[error("cannot make {}: {source}", path.display())]
     Make {
@@ -132,8 +139,9 @@ pub fn prepare(
     generation: Generation,
     fresh: bool,
 ) -> Result<Prepared, Unprepared> {
-    let (site, uid) = row(place, registry, id)?;
-    let config = vassal::render(&site, &place.defaults)?;
+    let row = row(place, registry, id)?;
+    let (site, uid) = (&row.site, row.uid);
+    let config = vassal::render(site, &place.defaults)?;
 
     let make = |path: &Path, result: io::Result<()>| {
         result.map_err(|source| Unprepared::Make {
@@ -158,6 +166,16 @@ pub fn prepare(
             source,
         })?;
 
+    let confinement = place.walls.confine(&Inmate {
+        user: &row.user,
+        user_limits: &row.user_limits,
+        site_limits: &row.site_limits,
+        domain: &site.domain,
+        directory: &site.directory,
+        venv: site.venv.as_ref(),
+        leaf: &format!("{id}@{generation}"),
+    })?;
+
     let log = logs.join("server.log");
     let gid = if place.root {
         uid
@@ -165,11 +183,12 @@ pub fn prepare(
         rustix::process::getegid().as_raw()
     };
     let order = format!(
-        "uid={uid}\ngid={gid}\nhome={home}\nlog={log}\nnotice={notice}\nuwsgi={uwsgi}\n\n",
+        "uid={uid}\ngid={gid}\nhome={home}\nlog={log}\nnotice={notice}\nuwsgi={uwsgi}\n{confinement}\n",
         home = site.directory,
         log = log.display(),
         notice = pipe.display(),
         uwsgi = place.uwsgi,
+        confinement = confinement.lines(),
     );
     Ok(Prepared {
         log,
@@ -183,23 +202,35 @@ pub fn prepare(
     })
 }
 
-/// The site and the uid it runs as.
-fn row(place: &Place, registry: &SharedRegistry, id: SiteId) -> Result<(Site, u32), Unprepared> {
+/// What the registry says of a site.
+struct Row {
+    site: Site,
+    user: User,
+    user_limits: Limits,
+    site_limits: Limits,
+    /// As whom it runs.
+    uid: u32,
+}
+
+fn row(place: &Place, registry: &SharedRegistry, id: SiteId) -> Result<Row, Unprepared> {
     let mut registry = registry.lock().unwrap_or_else(PoisonError::into_inner);
     let view = registry.view()?;
     let site = view.site(id)?.ok_or(Unprepared::NoSuchSite)?;
     if !site.enabled {
         return Err(Unprepared::Disabled);
     }
-    let uid = match place.root {
-        true => view
-            .user(&site.user)?
-            .ok_or(Unprepared::NoSuchSite)?
-            .uid
-            .get(),
-        false => geteuid().as_raw(),
-    };
-    Ok((site, uid))
+    let user = view.user(&site.user)?.ok_or(Unprepared::NoSuchSite)?;
+    Ok(Row {
+        user_limits: view.user_limits(&user.name)?,
+        site_limits: view.site_limits(id)?,
+        uid: if place.root {
+            user.uid.get()
+        } else {
+            geteuid().as_raw()
+        },
+        user,
+        site,
+    })
 }
 
 /// The operator's own lines for every vassal, in the order of their files' names.

@@ -2,7 +2,10 @@
 //! of the program knows of it; [`sqlite`] keeps it in one file.
 //!
 //! A [`View`] reads one consistent state; an [`Edit`] is one transaction, which is nothing until it is committed.
+mod limits;
 pub mod sqlite;
+
+pub use limits::{CpuUsed, LimitsEdit, LimitsView};
 
 use crate::model::*;
 use crate::settings::Settings;
@@ -84,7 +87,7 @@ pub struct SiteFilter {
 }
 
 /// One consistent state of the registry: whatever is read through one view was true at the same moment.
-pub trait View {
+pub trait View: LimitsView {
     /// The number of the last change; it only grows.
     fn revision(&self) -> Result<u64>;
     /// What changed after `revision`, each thing once; `None` if the log does not reach back that far (or `revision`
@@ -118,7 +121,7 @@ pub trait View {
 }
 
 /// A transaction. Dropped without `commit`, it has changed nothing.
-pub trait Edit: View {
+pub trait Edit: View + LimitsEdit {
     /// Adds a user with `uid`, or with the next free one of `range`; a uid is never given twice.
     fn add_user(&mut self, name: &UserName, uid: Option<Uid>, range: UidRange) -> Result<User>;
     /// Gives a user another name.

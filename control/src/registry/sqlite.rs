@@ -1,5 +1,6 @@
 //! The registry in one SQLite file: WAL, foreign keys, durable commits, migrations counted in `user_version`.
 mod edit;
+mod limits;
 mod rows;
 mod view;
 
@@ -10,7 +11,10 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 /// Every migration once, in order; a file at version n has had the first n.
-const MIGRATIONS: [&str; 1] = [include_str!("migrations/0001.sql")];
+const MIGRATIONS: [&str; 2] = [
+    include_str!("migrations/0001.sql"),
+    include_str!("migrations/0003.sql"),
+];
 /// How long a writer waits for another one.
 const BUSY: Duration = Duration::from_secs(15);
 /// How many changes the log keeps at least: whoever is further behind reads everything again.
