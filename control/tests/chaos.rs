@@ -9,7 +9,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use control::model::Span;
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::{Signal, kill_process};
 use support::{Backend, TestSite};
 
 fn from_environment(name: &str, usual: u64) -> u64 {
@@ -90,10 +90,8 @@ fn whatever_is_killed_everything_serves_again() {
             }
             _ => {
                 let site = &sites[usize::try_from(roll / 5).unwrap() % sites.len()];
-                let master = site
-                    .request("/", b"")
-                    .and_then(|answer| answer.header("X-Master")?.parse().ok());
-                if let Some(master) = master.and_then(Pid::from_raw) {
+                let master = site.request("/", b"").and_then(|answer| answer.master());
+                if let Some(master) = master {
                     let _ = kill_process(master, Signal::KILL);
                 }
             }

@@ -11,7 +11,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use support::{Answer, Backend, TestSite, gate, receive, send};
 
 fn master(answer: &Answer) -> Pid {
-    Pid::from_raw(answer.header("X-Master").unwrap().parse().unwrap()).unwrap()
+    answer.master().expect("it runs")
 }
 
 fn kill(pid: Pid) {

@@ -11,7 +11,7 @@ use crate::{Root, build, wait};
 ///
 /// While `notes/closed` exists at import, the start waits. `/hold` answers when `notes/go` exists;
 /// `/exit` ends the worker inside the request; any other path answers
-/// `METHOD path length sum` of the body. The master's process id is in `X-Master`, the uid in `X-Uid`.
+/// `METHOD path length sum` of the body. Who the master is, is in `X-Master` (see [`crate::process::master`]), the uid in `X-Uid`.
 const RECORDER: &str = r#"
 import hashlib, os, time
 import uwsgi
@@ -29,7 +29,14 @@ def exists(name):
     return os.path.exists(os.path.join(NOTES, name))
 
 
-note("starts", str(uwsgi.masterpid()))
+def master():
+    """The master's number where it lives (a sandbox has its own), and when it began: together like no other's."""
+    with open("/proc/%d/stat" % uwsgi.masterpid()) as file:
+        return "%d-%s" % (uwsgi.masterpid(), file.read().rpartition(")")[2].split()[19])
+
+
+MASTER = master()
+note("starts", MASTER)
 while exists("closed"):
     time.sleep(0.005)
 if exists("broken"):
@@ -50,7 +57,7 @@ def application(environ, start_response):
     start_response("200 OK", [
         ("Content-Type", "text/plain"),
         ("Content-Length", str(len(answer))),
-        ("X-Master", str(uwsgi.masterpid())),
+        ("X-Master", MASTER),
         ("X-Uid", str(os.getuid())),
     ])
     return [answer]

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use rustix::process::{Pid, Signal, getpid, kill_process};
 
-use crate::wait;
+use crate::{Response, wait};
 
 /// A child; its output goes to a file. Dropped, it is asked to stop and, if it does not, killed.
 #[derive(Debug)]
@@ -180,6 +180,33 @@ impl Seen {
             },
         })
     }
+}
+
+/// The process of a site's master, by the `X-Master` of an answer: `PID-START`, as the site sees itself in its sandbox.
+///
+/// # Panics
+/// When no such process runs.
+#[must_use]
+pub fn master(answer: &Response) -> u32 {
+    let told = answer
+        .header("x-master")
+        .unwrap_or_else(|| panic!("no X-Master: {answer:?}"));
+    let (inside, start) = told
+        .split_once('-')
+        .unwrap_or_else(|| panic!("X-Master: {told}"));
+    let is_it = |pid: &u32| {
+        let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+        let begun = stat
+            .rsplit_once(')')
+            .and_then(|(_, rest)| rest.split_whitespace().nth(19));
+        let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+        let numbers = status.lines().find_map(|line| line.strip_prefix("NSpid:"));
+        let own = numbers.and_then(|numbers| numbers.split_whitespace().last());
+        begun == Some(start) && own == Some(inside)
+    };
+    all()
+        .find(is_it)
+        .unwrap_or_else(|| panic!("no process is {told}"))
 }
 
 /// Every running process that has anything to do with `directory`: an argument, its working

@@ -7,11 +7,7 @@ use paas_tests::{Platform, Request, Root, wait};
 use rustix::process::Signal;
 
 fn master(platform: &Platform<'_>, domain: &str) -> u32 {
-    let answer = platform.get(domain, "/");
-    answer
-        .header("x-master")
-        .and_then(|pid| pid.parse().ok())
-        .unwrap_or_else(|| panic!("{answer:?}"))
+    process::master(&platform.get(domain, "/"))
 }
 
 fn restarted_by(signal: Signal) {

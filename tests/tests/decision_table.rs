@@ -262,11 +262,7 @@ fn stopped_under(requests: Vec<Request>) -> (Vec<Response>, usize, usize) {
         },
     );
     let site = platform.recorder("a.test");
-    let master: u32 = platform
-        .get("a.test", "/")
-        .header("x-master")
-        .and_then(|pid| pid.parse().ok())
-        .expect("the master's pid");
+    let master = process::master(&platform.get("a.test", "/"));
     let count = requests.len();
     let held: Vec<_> = requests
         .into_iter()

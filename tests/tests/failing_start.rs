@@ -3,7 +3,7 @@
 use std::thread;
 use std::time::Instant;
 
-use paas_tests::{Platform, Request, Response, Root, wait};
+use paas_tests::{Platform, Request, Response, Root, process, wait};
 
 #[track_caller]
 fn assert_failure_page(answer: &Response) {
@@ -178,11 +178,7 @@ fn requests_queued_on_a_crashed_site_that_cannot_start_again_get_the_page() {
     let root = Root::new();
     let platform = Platform::start(&root);
     let site = platform.recorder("a.test");
-    let answer = platform.get("a.test", "/");
-    let master: u32 = answer
-        .header("x-master")
-        .and_then(|pid| pid.parse().ok())
-        .expect("the master's pid");
+    let master = process::master(&platform.get("a.test", "/"));
     // Both workers are busy, so the others stay in the queue of the socket.
     let port = platform.port();
     let held: Vec<_> = (0..2)

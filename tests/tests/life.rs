@@ -9,11 +9,7 @@ use paas_tests::{Connection, Platform, Request, Root, wait};
 use rustix::process::Signal;
 
 fn master(platform: &Platform<'_>, domain: &str) -> u32 {
-    let answer = platform.get(domain, "/");
-    answer
-        .header("x-master")
-        .and_then(|pid| pid.parse().ok())
-        .unwrap_or_else(|| panic!("{answer:?}"))
+    process::master(&platform.get(domain, "/"))
 }
 
 #[test]
@@ -162,7 +158,7 @@ fn a_crashed_site_is_up_again_on_its_held_socket_and_serves_its_queue() {
                 .starts_with(&format!("POST /queued-{number} 1 ")),
             "{answer:?}"
         );
-        assert_ne!(answer.header("x-master"), Some(first.to_string().as_str()));
+        assert_ne!(process::master(&answer), first);
     }
     for request in held {
         assert_eq!(
@@ -229,10 +225,7 @@ fn a_site_s_processes_run_under_its_user_s_uid() {
             Some(uid.to_string().as_str()),
             "{answer:?}"
         );
-        let master: u32 = answer
-            .header("x-master")
-            .and_then(|pid| pid.parse().ok())
-            .expect("a pid");
+        let master = process::master(&answer);
         let family = platform.family(master);
         assert!(family.len() >= 2, "a master and workers: {family:?}");
         for seen in family {
@@ -317,11 +310,7 @@ def application(environ, start_response):
     ]);
     let machine = platform.backend(1);
     let path = |relative: &str| machine.join(relative).to_string_lossy().into_owned();
-    let victim_master = platform
-        .get("victim.test", "/")
-        .header("x-master")
-        .expect("a pid")
-        .to_owned();
+    let victim_master = process::master(&platform.get("victim.test", "/")).to_string();
     let attempts = [
         ("list", path("run/paas/vassals")),
         ("connect", path("run/paas/control.sock")),
