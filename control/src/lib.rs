@@ -24,6 +24,7 @@ pub mod render;
 pub mod sandbox;
 pub mod settings;
 pub mod sync;
+pub mod takeover;
 pub mod up;
 pub mod vassal;
 pub mod watch;

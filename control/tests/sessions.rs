@@ -142,6 +142,11 @@ fn a_static_balancer() {
 }
 
 #[test]
+fn taking_over() {
+    play("takeover.txt");
+}
+
+#[test]
 fn mistakes() {
     play("mistakes.txt");
 }

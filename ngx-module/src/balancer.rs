@@ -1,21 +1,26 @@
 //! `paas_hash`: which backend a request goes to, and which one after it failed.
 
-use std::cell::RefCell;
 use std::sync::Arc;
 
-use routing::{Backends, Candidate, Placement, SlotTable, State, Weight};
 use table::{BackendId, SiteRecord};
 
 use crate::context::Context;
 use crate::directives::{HttpConf, Method, ServerConf};
-use crate::ffi::conf::Refusal;
+use crate::ffi::conf::{Conf, Refusal};
 use crate::ffi::keepalive::Keepalive;
-use crate::ffi::peer::{Address, Peer};
+use crate::ffi::log::Level;
+use crate::ffi::milliseconds;
+use crate::ffi::peer::Peer;
 use crate::ffi::request::{Expression, Request};
 #[cfg(any(ngx_feature = "ssl", ngx_feature = "http_ssl"))]
 use crate::ffi::tls::Sessions;
-use crate::ffi::upstream::{Server, Upstream};
+use crate::ffi::upstream::Upstream;
 use crate::{site, worker};
+
+mod peers;
+mod servers;
+
+use servers::{Place, Servers};
 
 /// A request never tries more backends than this: what is left would find the same trouble.
 const MOST_TRIES: usize = 64;
@@ -51,29 +56,12 @@ pub(crate) enum Over {
     /// The backends of the table.
     Table,
     /// The block's own servers.
-    Servers(Servers),
-}
-
-/// The servers of a block: the others come first, the backups only if none of them can be used.
-pub(crate) struct Servers {
-    primary: Group,
-    backup: Group,
-}
-
-struct Group {
-    members: Vec<Member>,
-    /// The addresses of those that are not down.
-    tries: usize,
-    slots: RefCell<SlotTable>,
-}
-
-struct Member {
-    name: Arc<str>,
-    addresses: Vec<Address>,
+    Servers(Box<Servers>),
 }
 
 /// Checks a complete block and makes its list of servers.
 pub(crate) fn prepare(
+    conf: Conf<'_>,
     block: Upstream<'_>,
     http: &mut HttpConf,
     part: &mut ServerConf,
@@ -89,13 +77,8 @@ pub(crate) fn prepare(
             keepalive.place()
         ));
     }
-    if block.has_zone() {
-        return Err(format!(
-            "\"paas_hash\"{place} does not use a shared \"zone\", which would be out of date: remove the zone line"
-        ));
-    }
     hash.over = Some(if hash.key.is_some() {
-        Over::Servers(Servers::new(block, place)?)
+        Over::Servers(Box::new(Servers::new(conf, block)?))
     } else {
         if http.table.is_none() {
             return Err(format!(
@@ -110,159 +93,50 @@ pub(crate) fn prepare(
                  or write \"paas_hash KEY;\" to spread over them"
             ));
         }
+        if block.zone().is_some() {
+            return Err(format!(
+                "\"paas_hash\"{place} without a key needs no \"zone\": it has shared memory of its own; remove the zone line"
+            ));
+        }
         http.places_by_table = true;
         Over::Table
     });
     Ok(())
 }
 
-impl Servers {
-    fn new(block: Upstream<'_>, place: &str) -> Result<Self, Refusal> {
-        let (mut primary, mut backup) = (Vec::new(), Vec::new());
-        for server in block.servers() {
-            check(&server, place)?;
-            if server.backup {
-                backup.push(server)
-            } else {
-                primary.push(server)
-            }
-        }
-        Ok(Self {
-            primary: Group::new(primary)?,
-            backup: Group::new(backup)?,
-        })
-    }
-
-    fn tries(&self) -> usize {
-        self.primary.tries + self.backup.tries
-    }
-
-    fn group(&self, place: Place) -> &Group {
-        if place.is_backup {
-            &self.backup
-        } else {
-            &self.primary
-        }
-    }
-
-    fn choose(&self, key: &[u8], method: Method, tried: &[Place]) -> Option<Place> {
-        let place = |is_backup, index| Place {
-            is_backup,
-            index,
-            address: 0,
-        };
-        let usable = |place: Place| !tried.iter().any(|tried| tried.is_same_server(place));
-        self.primary
-            .choose(key, method, |index| usable(place(false, index)))
-            .map(|index| place(false, index))
-            .or_else(|| {
-                self.backup
-                    .choose(key, method, |index| usable(place(true, index)))
-                    .map(|index| place(true, index))
-            })
-    }
-}
-
-/// Refuses what would be ignored silently otherwise.
-fn check(server: &Server<'_>, place: &str) -> Result<(), Refusal> {
-    let name = String::from_utf8_lossy(server.name);
-    let refuse = |setting: &str, instead: &str| {
-        Err(format!(
-            "server {name}: \"paas_hash\"{place} does not support \"{setting}\": {instead}"
-        ))
-    };
-    if server.max_conns != 0 {
-        return refuse(
-            "max_conns",
-            "remove it, and limit connections on the server itself",
-        );
-    }
-    if server.max_fails != 1 {
-        return refuse(
-            "max_fails",
-            "remove it; a failed request goes to the next server (\"proxy_next_upstream\"), and no server is taken out of the choice",
-        );
-    }
-    if server.fail_timeout != 10 {
-        return refuse(
-            "fail_timeout",
-            "remove it; no server is taken out of the choice after a failure",
-        );
-    }
-    Ok(())
-}
-
-impl Group {
-    fn new(servers: Vec<Server<'_>>) -> Result<Self, Refusal> {
-        let candidates: Vec<Candidate<'_>> =
-            servers.iter().map(candidate).collect::<Result<_, _>>()?;
-        let slots = SlotTable::new(Backends::new(candidates));
-        let tries = servers
-            .iter()
-            .filter(|server| !server.down)
-            .map(|server| server.addresses.len())
-            .sum();
-        let members = servers.into_iter().map(|server| Member {
-            name: String::from_utf8_lossy(server.name).into(),
-            addresses: server.addresses,
-        });
-        Ok(Self {
-            members: members.collect(),
-            tries,
-            slots: RefCell::new(slots),
-        })
-    }
-
-    fn choose(&self, key: &[u8], method: Method, usable: impl Fn(usize) -> bool) -> Option<usize> {
-        self.slots
-            .try_borrow_mut()
-            .ok()?
-            .choose(key, None, &Placement::fixed(method), usable)
-    }
-}
-
-fn candidate<'s>(server: &Server<'s>) -> Result<Candidate<'s>, Refusal> {
-    let weight = u32::try_from(server.weight).unwrap_or(u32::MAX);
-    let weight = Weight::new(weight).map_err(|error| {
-        format!(
-            "server {}: weight={}: {error}",
-            String::from_utf8_lossy(server.name),
-            server.weight
-        )
-    })?;
-    let state = if server.down {
-        State::Disabled
-    } else {
-        State::Active
-    };
-    Ok(Candidate {
-        key: server.name,
-        weight,
-        state,
-    })
-}
-
-/// A server of a block, and which of its addresses.
-#[derive(Clone, Copy, PartialEq, Eq)]
-struct Place {
-    is_backup: bool,
-    index: usize,
-    address: usize,
-}
-
-impl Place {
-    fn is_same_server(self, other: Self) -> bool {
-        (self.is_backup, self.index) == (other.is_backup, other.index)
-    }
-}
-
-/// What failed, of a backend that was tried.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Failure {
-    /// A connection kept alive that the other side had closed: nothing against the backend.
+/// How a server or backend that was given a request did.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Outcome {
+    /// It answered.
+    Answered,
+    /// Nobody knows: the visitor went away before it answered.
+    Unknown,
+    /// A connection kept alive that the other side had closed: nothing against the backend, which may be asked again.
     StaleConnection,
-    /// The backend itself.
-    Backend,
+    /// It answered that another is to be asked (`proxy_next_upstream http_404`).
+    Refused,
+    /// It failed.
+    Failed(Failure),
+}
+
+/// How it failed.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Failure {
+    /// No connection: nobody has seen the request.
+    Unreached,
+    /// It has the request, or some of it, and was silent for too long.
+    Silent,
+    /// It has the request, or some of it, and closed the connection or answered what is no answer.
+    Broken,
+    /// It answered with a status that is said to be a failure (`proxy_next_upstream http_503`).
+    Answered,
+}
+
+impl Outcome {
+    /// Whether the request goes to another one if it goes on.
+    fn is_final(self) -> bool {
+        matches!(self, Self::Failed(_) | Self::Refused)
+    }
 }
 
 /// The backends one request is sent to, one after the other.
@@ -354,17 +228,10 @@ impl<'r> Selection<'r> {
                 tried,
                 current,
             } => {
-                // After a failure `current` is the server's next address, if it has one.
-                let place = match *current {
-                    Some(place) => place,
-                    None => servers.choose(key, *method, tried)?,
-                };
+                let place = servers.choose(key, *method, tried, milliseconds())?;
                 *current = Some(place);
-                let member = servers.group(place).members.get(place.index)?;
-                (
-                    member.addresses.get(place.address)?.give(pool)?,
-                    Arc::clone(&member.name),
-                )
+                let (address, name) = servers.address(place)?;
+                (address.give(pool)?, name)
             }
             Among::Backends {
                 site,
@@ -380,11 +247,8 @@ impl<'r> Selection<'r> {
         Some(peer)
     }
 
-    /// What `next` gave last has failed.
-    pub(crate) fn failed(&mut self, failure: Failure) {
-        if failure == Failure::StaleConnection {
-            return;
-        }
+    /// nginx is done with what `next` gave last.
+    pub(crate) fn done(&mut self, outcome: Outcome) {
         match &mut self.among {
             Among::Servers {
                 servers,
@@ -393,22 +257,22 @@ impl<'r> Selection<'r> {
                 ..
             } => {
                 let Some(place) = current.take() else { return };
-                let next = Place {
-                    address: place.address + 1,
-                    ..place
-                };
-                let addresses = servers
-                    .group(place)
-                    .members
-                    .get(place.index)
-                    .map_or(0, |member| member.addresses.len());
-                if next.address < addresses {
-                    *current = Some(next);
-                } else {
+                if servers.end(place, milliseconds(), outcome) {
+                    self.request.log().write(
+                        Level::Warning,
+                        format_args!("upstream server temporarily disabled"),
+                    );
+                }
+                if outcome.is_final() {
                     tried.push(place);
                 }
             }
-            Among::Backends { tried, current, .. } => tried.extend(current.take()),
+            Among::Backends { tried, current, .. } => {
+                let Some(id) = current.take() else { return };
+                if outcome.is_final() {
+                    tried.push(id);
+                }
+            }
         }
     }
 }

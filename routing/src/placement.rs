@@ -286,6 +286,13 @@ impl Backends {
         order
     }
 
+    /// The backend that a python method names for a site, whatever its state; none by rendezvous.
+    #[must_use]
+    pub fn named(&self, site_key: &[u8], placement: &Placement) -> Option<usize> {
+        let method = placement.method_for(rendezvous::key_hash(site_key));
+        self.number(method, site_key)
+    }
+
     #[inline]
     pub(crate) fn pinned(
         &self,
@@ -307,14 +314,19 @@ impl Backends {
         key: &[u8],
         usable: impl Fn(usize) -> bool,
     ) -> Option<usize> {
+        let index = self.number(method, key)?;
+        (self.state(index) == Some(State::Active) && usable(index)).then_some(index)
+    }
+
+    #[inline]
+    fn number(&self, method: Method, key: &[u8]) -> Option<usize> {
         let hash = match method {
             Method::Rendezvous => return None,
             Method::Python64 => python27::hash64(key),
             Method::Python32 => python27::hash32(key).into(),
         };
         let n = NonZeroU32::new(u32::try_from(self.len()).ok()?)?;
-        let index = usize::try_from(python27::floor_mod(hash, n)).ok()?;
-        (self.state(index) == Some(State::Active) && usable(index)).then_some(index)
+        usize::try_from(python27::floor_mod(hash, n)).ok()
     }
 
     /// The first usable one in the rendezvous order of a slot, active ones before draining ones.

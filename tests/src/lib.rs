@@ -11,6 +11,7 @@
 
 pub mod apps;
 pub mod build;
+pub mod certificate;
 pub mod http;
 pub mod nginx;
 pub mod paasctl;
@@ -21,6 +22,7 @@ pub mod root;
 pub mod stub;
 pub mod wait;
 
+pub use certificate::Certificate;
 pub use http::{Connection, Request, Response};
 pub use nginx::Nginx;
 pub use paasctl::Paasctl;

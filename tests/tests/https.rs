@@ -1,38 +1,7 @@
 //! https on the balancer, where a certificate is set.
 
-use std::path::PathBuf;
-
 use paas_tests::platform::Options;
-use paas_tests::{Platform, Root, process};
-
-/// A certificate for the names the tests ask for (no client takes `*.test`), made by openssl.
-fn certificate(root: &Root) -> (PathBuf, PathBuf) {
-    let (key, certificate) = (root.join("key.pem"), root.join("certificate.pem"));
-    let (status, _, words) = process::run(
-        "openssl",
-        &[
-            "req",
-            "-x509",
-            "-newkey",
-            "ec",
-            "-pkeyopt",
-            "ec_paramgen_curve:prime256v1",
-            "-nodes",
-            "-days",
-            "2",
-            "-subj",
-            "/CN=balancer.test",
-            "-addext",
-            "subjectAltName=DNS:a.test,DNS:unknown.test",
-            "-keyout",
-            &key.to_string_lossy(),
-            "-out",
-            &certificate.to_string_lossy(),
-        ],
-    );
-    assert!(status.success(), "{words}");
-    (certificate, key)
-}
+use paas_tests::{Certificate, Platform, Root, process};
 
 /// Asks by curl, which checks the certificate; answers the body and what is before it.
 fn curl(root: &Root, port: u16, host: &str, path: &str, more: &[&str]) -> (bool, String) {
@@ -58,7 +27,7 @@ fn curl(root: &Root, port: u16, host: &str, path: &str, more: &[&str]) -> (bool,
 #[test]
 fn a_site_is_served_over_https_and_knows_it() {
     let root = Root::new();
-    let (certificate, key) = certificate(&root);
+    let Certificate { certificate, key } = Certificate::new(&root, &["a.test", "unknown.test"]);
     let port = root.port();
     let balancer = format!(
         "[balancer]\nhttps_listen = [\"127.0.0.1:{port}\"]\ncertificate = \"{}\"\ncertificate_key = \"{}\"\n",

@@ -64,6 +64,10 @@ fn what_the_others_are_measured_against_is_accepted() {
         "paas_table {{root}}/table; {}",
         upstream("paas_hash; keepalive 8;")
     ));
+    accepted(&upstream(
+        "zone sites 64k; server 127.0.0.1:1 max_conns=3 max_fails=2 fail_timeout=5s weight=2; server [::1]:1 backup;
+         server unix:/run/a.sock down; paas_hash $host;",
+    ));
     accepted(
         "paas_table {root}/table;
          server { listen 127.0.0.1:1; recursive_error_pages on; paas_socket \"{root}/{id}/app.sock\";
@@ -185,12 +189,13 @@ fn an_upstream_without_servers() {
 }
 
 #[test]
-fn settings_of_a_server_that_are_not_kept() {
-    for setting in ["max_conns=3", "max_fails=2", "fail_timeout=5s"] {
-        let name = setting.split('=').next().expect("a name");
+fn settings_of_a_server_that_no_nginx_without_a_licence_has() {
+    for setting in ["slow_start=30s", "resolve", "route=a", "drain"] {
         refused(
-            &upstream(&format!("paas_hash $host; server 127.0.0.1:1 {setting};")),
-            &[name],
+            &upstream(&format!(
+                "zone z 64k; paas_hash $host; server 127.0.0.1:1 {setting};"
+            )),
+            &["invalid parameter", setting],
         );
     }
 }

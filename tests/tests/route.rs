@@ -330,3 +330,64 @@ fn route_equals_nginx_for_a_hundred_thousand_hosts() {
     }
     balancer.nginx.assert_healthy();
 }
+
+#[test]
+fn explain_lists_every_backend_in_the_order_in_which_nginx_asks_them() {
+    use State::{Active, Disabled, Draining};
+    let root = Root::new();
+    let mut balancer = Balancer::start(&root);
+    let name = |name: &str| Domain::parse(name).expect("a domain");
+    let site = |id, domain: &str, pin: Option<u32>| {
+        let record = SiteRecord {
+            id: SiteId::new(id).expect("not 0"),
+            primary: name(domain),
+            pin: pin.and_then(BackendId::new),
+            enabled: true,
+        };
+        Change::PutHost(name(domain), record)
+    };
+    let states = |balancer: &Balancer, states: [State; 5]| -> Vec<Change> {
+        (1..=BACKENDS)
+            .zip(states)
+            .map(|(number, state)| balancer.backend(number, 1, state))
+            .collect()
+    };
+    let mut changes = states(&balancer, [Active, Disabled, Draining, Active, Active]);
+    changes.extend([site(1, "free.test", None), site(2, "pinned.test", Some(3))]);
+    balancer.apply(changes);
+
+    let ranked = |balancer: &Balancer, host: &str| -> Vec<(String, Option<u64>, String)> {
+        let text = balancer.paasctl.ok(&["route", host, "--explain", "--json"]);
+        let answer: serde_json::Value = serde_json::from_str(&text).expect("JSON");
+        let candidates = answer["candidates"].as_array().expect("candidates");
+        candidates
+            .iter()
+            .map(|one| {
+                let word = |key: &str| one[key].as_str().expect("a word").to_owned();
+                (word("backend"), one["rank"].as_u64(), word("why"))
+            })
+            .collect()
+    };
+    let free = ranked(&balancer, "free.test");
+    let ranks: Vec<_> = free.iter().map(|(_, rank, _)| *rank).collect();
+    assert_eq!(ranks, [Some(1), Some(2), Some(3), Some(4), None]);
+    assert_eq!(
+        (free[3].0.as_str(), free[4].0.as_str()),
+        ("b3", "b2"),
+        "draining after all active ones, disabled never: {free:?}"
+    );
+    let pinned = ranked(&balancer, "pinned.test");
+    assert_eq!(pinned[0].0, "b3");
+    assert!(pinned[0].2.contains("pinned"), "{pinned:?}");
+
+    // Each in turn is what nginx asks when those before it are out of service.
+    for (backend, rank, _) in free.iter().filter(|(_, rank, _)| rank.is_some()) {
+        let answered = balancer.nginx_s(&[b"free.test".to_vec()]);
+        assert_eq!(answered, [Some(backend.clone())], "rank {rank:?}");
+        let number = backend[1..].parse().expect("a number");
+        let change = balancer.backend(number, 1, Disabled);
+        balancer.apply(vec![change]);
+    }
+    assert_eq!(balancer.nginx_s(&[b"free.test".to_vec()]), [None]);
+    balancer.nginx.assert_healthy();
+}

@@ -11,6 +11,7 @@ pub mod render;
 mod route;
 pub mod serve;
 mod site;
+mod takeover;
 pub mod up;
 mod user;
 
@@ -100,6 +101,8 @@ pub enum Command {
     ShowPlacement(Format),
     /// Change how sites are spread over backends.
     SetPlacement(placement::Set),
+    /// Show whether a placement method agrees with a deployment that another balancer placed.
+    CheckTakeover(Box<takeover::CheckTakeover>),
     /// Show where requests for a host go, by the table that nginx reads.
     Route(route::Route),
     /// Write nginx's configuration, if nginx accepts it.
@@ -183,6 +186,7 @@ fn dispatch(cli: Cli, out: &mut dyn Write) -> Result<ExitCode, CliError> {
         Command::Serve(serve) => serve::run(Settings::load(root)?, serve),
         Command::Render(arguments) => render::run(&Machine::load(root)?, arguments, out),
         Command::Route(arguments) => route::run(&Machine::load(root)?, arguments, out),
+        Command::CheckTakeover(arguments) => takeover::run(&Machine::load(root)?, *arguments, out),
         command => registry(&Machine::load(root)?, command, out).map(|()| ExitCode::SUCCESS),
     }
 }
@@ -212,6 +216,10 @@ fn registry(machine: &Machine, command: Command, out: &mut dyn Write) -> Result<
         Command::RemoveDomain(arguments) => domain::remove(machine, arguments, out),
         Command::ShowPlacement(format) => placement::show(machine, format, out),
         Command::SetPlacement(arguments) => placement::set(machine, arguments, out),
-        Command::Route(_) | Command::Render(_) | Command::Serve(_) | Command::Up(_) => Ok(()),
+        Command::CheckTakeover(_)
+        | Command::Route(_)
+        | Command::Render(_)
+        | Command::Serve(_)
+        | Command::Up(_) => Ok(()),
     }
 }

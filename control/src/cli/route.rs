@@ -1,12 +1,12 @@
 //! `route HOST`: where a request for a host goes, by the same table and the same function as the nginx module's.
 use super::machine::Machine;
-use super::output::{facts, json, json_line, or_empty};
+use super::output::{Table, facts, json, json_line, or_empty};
 use super::{CliError, Format};
-use routing::{Backends, Host};
+use routing::{Backends, Host, Placement, State};
 use serde::Serialize;
 use std::io::{BufRead, Write};
 use std::process::ExitCode;
-use table::{BackendRecord, Reader, TableError, View};
+use table::{BackendRecord, Reader, SiteRecord, TableError, View};
 
 /// Arguments of `route`.
 #[derive(Debug, clap::Args)]
@@ -15,6 +15,9 @@ pub struct Route {
     /// answers each with a line of JSON.
     #[arg(value_name = "HOST")]
     host: String,
+    /// Also show every backend in the site's order, and why it gets the site's requests or not.
+    #[arg(long)]
+    explain: bool,
     #[command(flatten)]
     format: Format,
 }
@@ -33,6 +36,20 @@ struct Answer {
     address: Option<String>,
     /// Why it goes nowhere.
     error: Option<String>,
+    /// Every backend, in the order in which they would be asked; only if that is wanted.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    candidates: Option<Vec<Candidate>>,
+}
+
+/// A backend, and what a site's requests have to do with it.
+#[derive(Debug, Serialize)]
+struct Candidate {
+    backend: String,
+    address: String,
+    state: String,
+    /// 1 is asked first; none if it is never asked.
+    rank: Option<usize>,
+    why: &'static str,
 }
 
 /// Answers; the exit code says of a single host whether its requests go anywhere.
@@ -46,10 +63,8 @@ pub(super) fn run(
         let mut input = std::io::stdin().lock();
         let mut line = Vec::new();
         while input.read_until(b'\n', &mut line)? > 0 {
-            json_line(
-                out,
-                &router.route(line.strip_suffix(b"\n").unwrap_or(&line))?,
-            )?;
+            let host = line.strip_suffix(b"\n").unwrap_or(&line);
+            json_line(out, &router.route(host, arguments.explain)?)?;
             line.clear();
         }
         return Ok(ExitCode::SUCCESS);
@@ -59,7 +74,7 @@ pub(super) fn run(
         true => arguments.host,
         false => crate::model::parse_domain(&arguments.host)?.to_string(),
     };
-    let answer = router.route(host.as_bytes())?;
+    let answer = router.route(host.as_bytes(), arguments.explain)?;
     if arguments.format.json {
         json(out, &answer)?;
     } else if let Some(site) = &answer.site {
@@ -79,6 +94,10 @@ pub(super) fn run(
                 ("socket", or_empty(answer.socket.as_ref())),
             ],
         )?;
+        if let Some(candidates) = &answer.candidates {
+            writeln!(out)?;
+            print(candidates, out)?;
+        }
     }
     match answer.error {
         Some(error) if !arguments.format.json => {
@@ -87,6 +106,20 @@ pub(super) fn run(
         Some(_) => Ok(ExitCode::FAILURE),
         None => Ok(ExitCode::SUCCESS),
     }
+}
+
+fn print(candidates: &[Candidate], out: &mut dyn Write) -> Result<(), CliError> {
+    let mut table = Table::new(&["RANK", "BACKEND", "ADDRESS", "STATE", "WHY"]);
+    for one in candidates {
+        table.row([
+            or_empty(one.rank),
+            one.backend.clone(),
+            one.address.clone(),
+            one.state.clone(),
+            one.why.to_owned(),
+        ]);
+    }
+    table.print(out)
 }
 
 /// Knows the table as one worker of nginx does.
@@ -110,7 +143,7 @@ impl<'a> Router<'a> {
         })
     }
 
-    fn route(&self, raw: &[u8]) -> Result<Answer, CliError> {
+    fn route(&self, raw: &[u8], explain: bool) -> Result<Answer, CliError> {
         let host = String::from_utf8_lossy(raw).into_owned();
         let nowhere = |error: String| {
             Ok(Answer {
@@ -152,6 +185,41 @@ impl<'a> Router<'a> {
             backend: backend.map(|backend| backend.name.clone()),
             address: backend.map(|backend| backend.address.to_string()),
             error,
+            candidates: explain.then(|| self.candidates(&site, pin, &placement)),
         })
+    }
+
+    /// What would be asked one after the other if each failed, then what is never asked.
+    fn candidates(
+        &self,
+        site: &SiteRecord,
+        pin: Option<usize>,
+        placement: &Placement,
+    ) -> Vec<Candidate> {
+        let key = site.primary.as_bytes();
+        let order = self.candidates.preference(key, pin, placement);
+        let named = self.candidates.named(key, placement);
+        let why = |index: usize, backend: &BackendRecord| match backend.state {
+            State::Disabled => "disabled: never asked",
+            _ if Some(index) == pin => "the site is pinned to it",
+            State::Draining => "draining: only if no active one can be reached",
+            State::Active if named == Some(index) => "its number is the hash modulo the backends",
+            State::Active => "in the site's rendezvous order",
+        };
+        let rank = |index: usize| order.iter().position(|ranked| *ranked == index);
+        let mut candidates: Vec<_> = self
+            .backends
+            .iter()
+            .enumerate()
+            .map(|(index, backend)| Candidate {
+                backend: backend.name.clone(),
+                address: backend.address.to_string(),
+                state: backend.state.to_string(),
+                rank: rank(index).map(|rank| rank + 1),
+                why: why(index, backend),
+            })
+            .collect();
+        candidates.sort_by_key(|one| one.rank.unwrap_or(usize::MAX));
+        candidates
     }
 }

@@ -265,9 +265,24 @@ fn announce(root: &Path, machines: &[Machine]) {
     }
     println!("The platform is up; Ctrl-C stops it. In another terminal:");
     println!(
-        "  paasctl --root {} list-sites",
+        "  {} --root {} list-sites",
+        own_command(),
         root.join("balancer").display()
     );
+}
+
+/// What a shell starts this very program by.
+fn own_command() -> String {
+    let name = "paasctl";
+    let own = std::env::current_exe().ok();
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let found = std::env::split_paths(&path)
+        .filter_map(|directory| directory.join(name).canonicalize().ok())
+        .next();
+    match own {
+        Some(own) if found.as_ref() != Some(&own) => own.display().to_string(),
+        _ => name.to_owned(),
+    }
 }
 
 fn url(scheme: &str, address: SocketAddr) -> String {

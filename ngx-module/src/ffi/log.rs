@@ -14,6 +14,7 @@ pub(crate) enum Level {
     Emergency = 1,
     Critical = 3,
     Error = 4,
+    Warning = 5,
 }
 
 /// Where to write: the log of a cycle or of a connection.

@@ -25,3 +25,15 @@ pub(crate) mod timer;
 pub(crate) mod tls;
 pub(crate) mod upstream;
 pub(crate) mod variable;
+
+/// nginx's clock, in milliseconds: it never goes back, and all processes have the same.
+pub(crate) fn milliseconds() -> u64 {
+    // SAFETY: nginx sets it, in its one thread.
+    unsafe { ngx::ffi::ngx_current_msec as u64 }
+}
+
+/// The number of this worker: from 0, and that of a dead one is given to the one that replaces it.
+pub(crate) fn worker_number() -> usize {
+    // SAFETY: nginx sets it before the worker begins.
+    unsafe { ngx::ffi::ngx_worker }
+}

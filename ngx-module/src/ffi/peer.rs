@@ -14,7 +14,7 @@ use super::keepalive::PeerKey;
 use super::pool::Pool;
 use super::request::Request;
 use super::upstream::Upstream;
-use crate::balancer::{Failure, Selection};
+use crate::balancer::{Failure, Outcome, Selection};
 
 /// Where a peer listens: a socket address as the kernel takes it, and how nginx prints it.
 pub(crate) struct Address {
@@ -170,13 +170,7 @@ unsafe extern "C" fn free(
     let tries_left = guard!(Entry::Request("paas_hash peer.free"), 0, {
         // SAFETY: as in `get`.
         if let Some(selection) = unsafe { data.cast::<Selection<'_>>().as_mut() } {
-            if state & (NGX_PEER_FAILED | NGX_PEER_NEXT) as ngx_uint_t != 0 {
-                selection.failed(if is_stale(connection) {
-                    Failure::StaleConnection
-                } else {
-                    Failure::Backend
-                });
-            }
+            selection.done(outcome(selection.request(), connection, state));
             keep(selection, connection, state);
         }
         connection.tries.saturating_sub(1)
@@ -206,18 +200,44 @@ fn key_of(request: Request<'_>, connection: &ngx_peer_connection_t) -> Option<Pe
     unsafe { PeerKey::of(connection, upstream_of(request)?) }
 }
 
-/// Whether a connection failed because it had been kept alive too long: that says nothing about the backend.
-/// One that timed out does.
-fn is_stale(connection: &ngx_peer_connection_t) -> bool {
-    // SAFETY: the connection of a peer, if any, lives here, and a connection has its two events.
-    let timed_out = unsafe {
-        connection.connection.as_ref().is_some_and(|connection| {
-            [connection.read, connection.write]
-                .iter()
-                .any(|event| event.as_ref().is_some_and(|e| e.timedout() != 0))
-        })
+/// How the attempt went that nginx is done with.
+fn outcome(request: Request<'_>, peer: &ngx_peer_connection_t, state: ngx_uint_t) -> Outcome {
+    let has = |flag: u32| state & flag as ngx_uint_t != 0;
+    if has(NGX_PEER_NEXT) {
+        return Outcome::Refused;
+    }
+    let upstream = upstream_of(request);
+    // SAFETY: the state is that of this attempt, and lives as long as the request.
+    let attempt = upstream.and_then(|upstream| unsafe { upstream.state.as_ref() });
+    // nginx writes the time when it has the whole head of the answer; until then it is -1.
+    let has_answered = attempt.is_some_and(|attempt| attempt.header_time != usize::MAX);
+    if !has(NGX_PEER_FAILED) {
+        return match has_answered {
+            true => Outcome::Answered,
+            false => Outcome::Unknown,
+        };
+    }
+    if has_answered {
+        return Outcome::Failed(Failure::Answered);
+    }
+    // SAFETY: the connection of a peer, if any, lives here.
+    let Some(connection) = (unsafe { peer.connection.as_ref() }) else {
+        return Outcome::Failed(Failure::Unreached);
     };
-    connection.cached() != 0 && !timed_out
+    // SAFETY: a connection has its two events.
+    let timed_out = unsafe {
+        [connection.read, connection.write]
+            .iter()
+            .any(|event| event.as_ref().is_some_and(|e| e.timedout() != 0))
+    };
+    if peer.cached() != 0 && !timed_out {
+        return Outcome::StaleConnection;
+    }
+    Outcome::Failed(match upstream {
+        Some(upstream) if upstream.request_sent() == 0 => Failure::Unreached,
+        _ if timed_out => Failure::Silent,
+        _ => Failure::Broken,
+    })
 }
 
 /// TLS begins on a new connection: offers the session the peer had last.

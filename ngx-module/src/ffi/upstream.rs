@@ -8,8 +8,8 @@ use ngx::ffi::{
     NGX_HTTP_UPSTREAM_FAIL_TIMEOUT, NGX_HTTP_UPSTREAM_MAX_CONNS, NGX_HTTP_UPSTREAM_MAX_FAILS,
     NGX_HTTP_UPSTREAM_WEIGHT, NGX_OK, ngx_addr_t, ngx_array_push, ngx_conf_t, ngx_http_conf_ctx_t,
     ngx_http_upstream_init_round_robin, ngx_http_upstream_main_conf_t, ngx_http_upstream_module,
-    ngx_http_upstream_server_t, ngx_http_upstream_srv_conf_t, ngx_int_t, ngx_parse_url, ngx_uint_t,
-    ngx_url_t,
+    ngx_http_upstream_server_t, ngx_http_upstream_srv_conf_t, ngx_int_t, ngx_parse_url,
+    ngx_shm_zone_t, ngx_uint_t, ngx_url_t,
 };
 
 use super::conf::{Conf, Refusal};
@@ -83,9 +83,11 @@ impl<'c> Upstream<'c> {
             .is_none_or(|found| !std::ptr::fn_addr_eq(found, ours))
     }
 
-    /// Whether the block has a `zone`.
-    pub(crate) fn has_zone(self) -> bool {
-        !self.fields().shm_zone.is_null()
+    /// The name of the block's `zone`, if it has one.
+    pub(crate) fn zone(self) -> Option<&'c [u8]> {
+        // SAFETY: a zone's description lives as long as the configuration.
+        let zone: &'c ngx_shm_zone_t = unsafe { self.fields().shm_zone.as_ref() }?;
+        Some(bytes(&zone.shm.name))
     }
 
     /// The block's `server` lines, in their order.
@@ -254,6 +256,6 @@ fn prepare(conf: Conf<'_>, block: Upstream<'_>) -> Result<(), Refusal> {
         let http =
             main_part::<HttpConf>(conf, ngx_http_paas_module.ctx_index).ok_or_else(missing)?;
         let part = block.part().ok_or_else(missing)?;
-        crate::balancer::prepare(block, &mut *http.as_ptr(), &mut *part.as_ptr())
+        crate::balancer::prepare(conf, block, &mut *http.as_ptr(), &mut *part.as_ptr())
     }
 }
