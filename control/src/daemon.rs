@@ -25,6 +25,7 @@ use crate::initialize::launching;
 use crate::initialize::machine::{Limits, Shown};
 use crate::initialize::prepare::{Place, SharedRegistry, group_of};
 use crate::registry::{self, RegistryError};
+use crate::sandbox::missing;
 use crate::settings::{Role, Settings};
 use crate::watch::{Directory, Readable};
 
@@ -178,6 +179,9 @@ async fn start_waking(
 ) -> Result<mpsc::Sender<Message>, DaemonError> {
     let system = |doing| move |source| DaemonError::System { doing, source };
     let paths = settings.paths();
+    for wall in missing::missing(settings) {
+        tracing::warn!("{wall}");
+    }
     let place = Arc::new(Place::new(settings).map_err(system("cannot read what sites need"))?);
     let registry: SharedRegistry = Arc::new(Mutex::new(registry::open(settings)?));
     let stats = match emperor::poke(&paths.emperor_stats()).await {

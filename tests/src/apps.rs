@@ -31,8 +31,9 @@ def exists(name):
 
 def master():
     """The master's number where it lives (a sandbox has its own), and when it began: together like no other's."""
-    with open("/proc/%d/stat" % uwsgi.masterpid()) as file:
-        return "%d-%s" % (uwsgi.masterpid(), file.read().rpartition(")")[2].split()[19])
+    pid = uwsgi.masterpid() or os.getpid()
+    with open("/proc/%d/stat" % pid) as file:
+        return "%d-%s" % (pid, file.read().rpartition(")")[2].split()[19])
 
 
 MASTER = master()

@@ -3,6 +3,7 @@
 //! What is the same for every site (its namespaces, the filter of system calls, no privileges) is the launcher's own and cannot
 //! be ordered otherwise.
 
+pub mod missing;
 pub mod place;
 
 use std::fmt::Write as _;

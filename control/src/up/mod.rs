@@ -263,6 +263,12 @@ fn announce(root: &Path, machines: &[Machine]) {
     for machine in machines.iter().skip(1) {
         println!("{:<9} {}", machine.name, machine.settings.backend.listen);
     }
+    // Alike on all of them: one kernel, one user.
+    if let Some(backend) = machines.get(1) {
+        for wall in crate::sandbox::missing::missing(&backend.settings) {
+            println!("Not isolated: {wall}.");
+        }
+    }
     println!("The platform is up; Ctrl-C stops it. In another terminal:");
     println!(
         "  {} --root {} list-sites",

@@ -1,6 +1,8 @@
 //! The processes of a platform: starts them, waits until each is ready, starts again what ends, stops all of it.
 use super::UpError;
 use super::machine::Machine;
+use crate::cgroup::Groups;
+use crate::initialize::confine::{CGROUPS, group_name};
 use crate::settings::Role;
 use crate::watch::Directory;
 use rustix::fs::inotify::WatchFlags;
@@ -128,6 +130,13 @@ pub async fn run(machines: &[Machine], ready: impl FnOnce()) -> Result<(), UpErr
         }
     };
     stop(running).await;
+    for machine in machines {
+        let name = group_name(machine.settings.paths());
+        if let Ok(groups) = Groups::find(Path::new(CGROUPS), &name) {
+            // Without root there are none, and an empty directory does no harm.
+            let _ = groups.remove();
+        }
+    }
     outcome
 }
 

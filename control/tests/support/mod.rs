@@ -12,6 +12,8 @@ use std::sync::LazyLock;
 use std::sync::mpsc::{Receiver, channel};
 use std::time::{Duration, Instant};
 
+use control::cgroup::Groups;
+use control::initialize::confine::CGROUPS;
 use control::model::{
     AbsolutePath, EntryPoint, NewSite, Site, SiteId, Span, UserName, parse_domain,
 };
@@ -277,6 +279,11 @@ impl Drop for Backend {
         // The Emperor first: its vassals go with it.
         self.emperor = None;
         self.daemon = None;
+        let name = control::initialize::confine::group_name(self.settings.paths());
+        if let Ok(groups) = Groups::find(Path::new(CGROUPS), &name) {
+            // Some processes may not have gone yet; an empty directory does no harm.
+            let _ = groups.remove();
+        }
     }
 }
 
