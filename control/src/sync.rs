@@ -111,6 +111,7 @@ fn record(view: &dyn View, changed: &Changed) -> Result<Vec<Change>, RegistryErr
             Some(site) => {
                 let record = SiteRecord {
                     id: site.id,
+                    protocol: site.application.protocol(),
                     primary: site.domain,
                     pin: site.pin,
                     enabled: site.enabled,

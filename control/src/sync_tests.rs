@@ -85,11 +85,12 @@ fn new_site(name: &str) -> NewSite {
         user: UserName::parse("anna").unwrap(),
         domain: domain(name),
         directory: AbsolutePath::parse("/srv/a").unwrap(),
-        entry: EntryPoint::parse("a:b").unwrap(),
+        application: Application::Wsgi(EntryPoint::parse("a:b").unwrap()),
         venv: None,
         idle: None,
         enabled: true,
         pin: None,
+        settings: SiteSettings::default(),
     }
 }
 

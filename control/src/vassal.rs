@@ -5,7 +5,7 @@ use askama::Template;
 
 use crate::escape::{IniValue, Refused};
 use crate::initialize::words::Generation;
-use crate::model::{EntryPoint, Site, SiteId, Span};
+use crate::model::{Application, EntryPoint, Invalid, OptionName, Site, SiteId, Span, UrlPrefix};
 
 /// What can keep a site's configuration from being written.
 #[derive(Debug, thiserror::Error)]
@@ -18,6 +18,9 @@ pub enum VassalError {
         /// Why.
         source: Refused,
     },
+    /// Settings that mean nothing for what the site runs.
+    #[error("{0}; change it with `paasctl set-site`")]
+    Unsuited(#[from] Invalid),
     /// The template failed.
     #[error("the vassal file's template: {0}")]
     Template(#[from] askama::Error),
@@ -48,8 +51,6 @@ pub struct Defaults {
     pub idle: Span,
     /// The longest queue: never above what the kernel allows, or uWSGI refuses to start.
     pub backlog: u32,
-    /// The operator's own lines.
-    pub snippets: String,
 }
 
 enum Entry {
@@ -68,23 +69,65 @@ struct VassalIni<'a> {
     domain: IniValue,
     backlog: u32,
     idle: u64,
-    snippets: &'a str,
+    /// The operator's own lines for all sites.
+    snippets: Option<&'a str>,
+    site: Numbers,
+    statics: Vec<(&'a UrlPrefix, IniValue)>,
+    options: Vec<(OptionName, IniValue)>,
 }
 
-/// The configuration of `site` on a machine with these `defaults`.
-pub fn render(site: &Site, defaults: &Defaults) -> Result<String, VassalError> {
-    let value = |what, text: &str| {
-        IniValue::new(text).map_err(|source| VassalError::Refused { what, source })
-    };
-    let entry = match &site.entry {
+/// What the site sets and uWSGI takes as a number.
+struct Numbers {
+    workers: Option<u16>,
+    threads: Option<u16>,
+    cheaper: Option<u16>,
+    harakiri: Option<u64>,
+    max_requests: Option<u32>,
+    buffer_size: Option<u64>,
+    post_buffering: Option<u64>,
+}
+
+#[derive(Template)]
+#[template(path = "vassal-command.ini", escape = "none")]
+struct CommandIni {
+    domain: IniValue,
+}
+
+/// The configuration of `site` on a machine with these `defaults` and the operator's own lines.
+pub fn render(site: &Site, defaults: &Defaults, snippets: &str) -> Result<String, VassalError> {
+    site.settings.suit(&site.application)?;
+    match &site.application {
+        Application::Wsgi(entry) => wsgi(site, entry, defaults, snippets),
+        Application::Command(_) => {
+            let domain = value("its domain", site.domain.as_str())?;
+            Ok(CommandIni { domain }.render()?)
+        }
+    }
+}
+
+fn wsgi(
+    site: &Site,
+    entry: &EntryPoint,
+    defaults: &Defaults,
+    snippets: &str,
+) -> Result<String, VassalError> {
+    let callable = value("its entry point", entry.callable())?;
+    let entry = match entry {
         EntryPoint::Module { module, .. } => Entry::Module(value("its entry point", module)?),
         EntryPoint::File { path, .. } => Entry::File(value("its entry point", path)?),
     };
+    let settings = &site.settings;
+    let statics = settings.statics.iter().map(|mapping| {
+        let directory = value("its static directory", mapping.directory.as_str())?;
+        Ok((&mapping.url, directory))
+    });
+    let options = settings.options.iter();
+    let options = options.map(|(name, text)| Ok((name, value("its option", text)?)));
     let vassal = VassalIni {
         workers: defaults.workers,
         directory: value("its directory", site.directory.as_str())?,
         entry,
-        callable: value("its entry point", site.entry.callable())?,
+        callable,
         venv: site
             .venv
             .as_ref()
@@ -93,90 +136,26 @@ pub fn render(site: &Site, defaults: &Defaults) -> Result<String, VassalError> {
         domain: value("its domain", site.domain.as_str())?,
         backlog: defaults.backlog,
         idle: site.idle.unwrap_or(defaults.idle).whole_seconds(),
-        snippets: &defaults.snippets,
+        snippets: (!snippets.is_empty()).then_some(snippets),
+        site: Numbers {
+            workers: settings.workers,
+            threads: settings.threads,
+            cheaper: settings.cheaper,
+            harakiri: settings.harakiri.map(Span::whole_seconds),
+            max_requests: settings.max_requests,
+            buffer_size: settings.buffer_size.map(|size| size.get()),
+            post_buffering: settings.post_buffering.map(|size| size.get()),
+        },
+        statics: statics.collect::<Result<_, VassalError>>()?,
+        options: options.collect::<Result<_, VassalError>>()?,
     };
     Ok(vassal.render()?)
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::model::{AbsolutePath, UserName};
-
-    fn site() -> Site {
-        Site {
-            id: SiteId::new(12).unwrap(),
-            user: UserName::parse("anna").unwrap(),
-            domain: crate::model::parse_domain("example.org").unwrap(),
-            directory: AbsolutePath::parse("/srv/100% mine").unwrap(),
-            entry: EntryPoint::parse("web/app.py:app").unwrap(),
-            venv: None,
-            idle: Some(Span::from_millis(1500).unwrap()),
-            enabled: true,
-            pin: None,
-        }
-    }
-
-    fn defaults() -> Defaults {
-        Defaults {
-            workers: 2,
-            idle: Span::seconds(600),
-            backlog: 1024,
-            snippets: "harakiri = 60\n".to_owned(),
-        }
-    }
-
-    #[test]
-    fn a_site_becomes_a_whole_configuration() {
-        let text = render(&site(), &defaults()).unwrap();
-        for line in [
-            "chdir = /srv/100%% mine",
-            "wsgi-file = web/app.py",
-            "callable = app",
-            "idle = 2",
-            "listen = 1024",
-            "harakiri = 60",
-            "strict = true",
-            "need-app = true",
-        ] {
-            assert!(
-                text.lines().any(|found| found == line),
-                "{line} is missing in:\n{text}"
-            );
-        }
-        assert!(!text.contains("virtualenv"));
-        assert_eq!(text, render(&site(), &defaults()).unwrap());
-    }
-
-    #[test]
-    fn a_hostile_value_is_refused_and_names_its_place() {
-        let hostile = Site {
-            directory: AbsolutePath::parse("/srv/$(HOME)").unwrap(),
-            ..site()
-        };
-        let problem = render(&hostile, &defaults()).unwrap_err().to_string();
-        assert!(
-            problem.contains("its directory") && problem.contains("set-site"),
-            "{problem}"
-        );
-    }
-
-    #[test]
-    fn only_our_own_file_names_are_read_back() {
-        let (site, generation) = parse_file_name("12@1795479288.ini").unwrap();
-        assert_eq!(file_name(site, generation), "12@1795479288.ini");
-        for name in [
-            "12.ini",
-            "0@1.ini",
-            "1@0.ini",
-            "01@1.ini",
-            "1@1",
-            "a@1.ini",
-            "1@1@1.ini",
-            ".new-x.tmp",
-            "+1@2.ini",
-        ] {
-            assert!(parse_file_name(name).is_none(), "{name}");
-        }
-    }
+fn value(what: &'static str, text: &str) -> Result<IniValue, VassalError> {
+    IniValue::new(text).map_err(|source| VassalError::Refused { what, source })
 }
+
+#[cfg(test)]
+#[path = "vassal_tests.rs"]
+mod tests;

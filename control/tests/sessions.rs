@@ -150,3 +150,8 @@ fn taking_over() {
 fn mistakes() {
     play("mistakes.txt");
 }
+
+#[test]
+fn settings_environment_and_options() {
+    play("settings.txt");
+}

@@ -6,14 +6,15 @@
 //! 3. opens the site's log and notice pipe, enters what only root can enter (see `confinement`), and puts every descriptor in its
 //!    place (see `descriptors`);
 //! 4. becomes the site's user for good, and asks again to be killed with the Emperor, which becoming another user undid;
-//! 5. becomes uWSGI, through bubblewrap (see `sandbox`), with an environment of its own making.
-//!
-//! Run as `paas-launch run DESCRIPTOR` by `paasctl`, it runs another program in the same way (see `visit`).
+//! 5. becomes uWSGI, through bubblewrap (see `sandbox`), with an environment of its own making; or runs the site's own server and
+//!    stays with it (see `command`).
 //!
 //! It must never pass anything of the Emperor's on (environment, descriptors, groups, directory), and never run a site as root.
 
+mod command;
 mod confinement;
 mod descriptors;
+mod environment;
 mod netlink;
 mod network;
 mod order;
@@ -31,14 +32,21 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::process::exit;
 
 use descriptors::Places;
-use order::Order;
+use order::{Order, Program};
 use question::Question;
 use sandbox::Sandbox;
 
 /// uWSGI's `UWSGI_EXILE_CODE`: the Emperor does not start this vassal again by itself.
 const EXILE: i32 = 26;
+/// The first argument with which this program runs in a sandbox.
+const SERVE: &str = "serve";
 
 fn main() {
+    let mut words = env::args().skip(1);
+    if words.next().as_deref() == Some(SERVE) {
+        eprintln!("paas-launch: {}", serve(words));
+        exit(1);
+    }
     if let Err(problem) = run() {
         eprintln!("paas-launch: {problem}");
         exit(EXILE);
@@ -86,7 +94,7 @@ fn become_site(order: &Order, listener: OwnedFd, config: &[u8], pipe: i32, emper
             config: sys::sealed(config)?,
             notice: open_notice(&order.notice)?,
         };
-        // bubblewrap closes its own before uWSGI runs.
+        // bubblewrap closes its own before the site's program runs.
         let status = sys::duplicate_above(places.notice.as_raw_fd(), descriptors::LAST)?;
         user::check(order)?;
         order.confinement.enter()?;
@@ -97,26 +105,51 @@ fn become_site(order: &Order, listener: OwnedFd, config: &[u8], pipe: i32, emper
             .map_err(|error| format!("cannot leave the vassal directory: {error}"))?;
         user::become_user(order)?;
         sys::die_with(emperor, descriptors::PIPE)?;
-        let uwsgi = ["uwsgi", "--ini", descriptors::CONFIG_PATH].map(str::to_owned);
-        let environment = [
-            format!("UWSGI_EMPEROR_FD={}", descriptors::PIPE),
-            "PATH=/usr/local/bin:/usr/bin:/bin".to_owned(),
-            "LANG=C.UTF-8".to_owned(),
-            format!("HOME={}", order.home),
-        ];
-        let (program, arguments) = match sandbox.zip(opened.as_ref()) {
-            Some((sandbox, opened)) => {
+        let environment = environment::of(order, descriptors::PIPE);
+        let (program, words) = match (sandbox.zip(opened.as_ref()), &order.program) {
+            (Some((sandbox, opened)), program) => {
                 let mut command = sandbox.command(opened, &order.home, Some(&status), false)?;
-                command.arguments.push(order.uwsgi.clone());
-                command.arguments.extend(uwsgi.into_iter().skip(1));
+                command.arguments.extend(inside(program, &order.home));
                 (command.program, command.arguments)
             }
-            None => (order.uwsgi.clone(), uwsgi.to_vec()),
+            (None, Program::Uwsgi(uwsgi)) => (uwsgi.clone(), inside(&order.program, &order.home)),
+            (None, Program::Command { arguments, .. }) => {
+                let (home, pipe) = (&order.home, descriptors::PIPE);
+                return Ok(command::supervise(arguments, home, &environment, pipe));
+            }
         };
-        let error = sys::exec(&c(&program)?, &all(&arguments)?, &all(&environment)?);
+        let environment: Vec<String> = environment
+            .iter()
+            .map(|(name, value)| format!("{name}={value}"))
+            .collect();
+        let error = sys::exec(&c(&program)?, &all(&words)?, &all(&environment)?);
         Ok(format!("cannot run {program}: {error}"))
     };
     launch().unwrap_or_else(|problem| problem)
+}
+
+/// The words that run a site's program in its sandbox. What stays with a site's own server is in there with it.
+fn inside(program: &Program, home: &str) -> Vec<String> {
+    match program {
+        Program::Uwsgi(uwsgi) => [uwsgi, "--ini", descriptors::CONFIG_PATH]
+            .map(str::to_owned)
+            .to_vec(),
+        Program::Command { arguments, .. } => [sandbox::LAUNCHER, SERVE, home]
+            .map(str::to_owned)
+            .into_iter()
+            .chain(arguments.iter().cloned())
+            .collect(),
+    }
+}
+
+/// What this program does in a sandbox: it stays with a site's own server.
+fn serve(mut words: impl Iterator<Item = String>) -> String {
+    let home = words.next().unwrap_or_default();
+    let arguments: Vec<String> = words.collect();
+    let environment: Vec<(String, String)> = env::vars_os()
+        .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
+        .collect();
+    command::supervise(&arguments, &home, &environment, descriptors::PIPE)
 }
 
 fn read_vassal_file(name: &str) -> Result<Vec<u8>, String> {
@@ -155,7 +188,8 @@ fn open_notice(path: &str) -> Result<OwnedFd, String> {
 }
 
 fn c(text: &str) -> Result<CString, String> {
-    CString::new(text).map_err(|_| format!("a zero byte in {text:?}"))
+    // Not the text: it may be a secret.
+    CString::new(text).map_err(|_| "the daemon sent a zero byte".to_owned())
 }
 
 fn all(texts: &[impl AsRef<str>]) -> Result<Vec<CString>, String> {

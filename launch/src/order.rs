@@ -1,9 +1,10 @@
-//! What the daemon says a vassal is to be: `key=value` lines, each key once but those of lists, nothing else.
+//! What the daemon says a vassal is to be: `key=value` lines, each key once but those of lists, nothing else. It is never
+//! printed: the environment holds secrets.
 
 use crate::confinement::Confinement;
 
 /// Everything the launcher needs to know about a site.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(PartialEq, Eq)]
 pub struct Order {
     /// The user to become.
     pub uid: u32,
@@ -15,35 +16,66 @@ pub struct Order {
     pub log: String,
     /// The pipe on which uWSGI tells that the site is ready, and that it stops.
     pub notice: String,
-    /// The program to run.
-    pub uwsgi: String,
+    /// What to run.
+    pub program: Program,
+    /// `NAME=VALUE`, secrets among them.
+    pub environment: Vec<String>,
     /// What holds it in.
     pub confinement: Confinement,
+}
+
+/// What to run for a site.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Program {
+    /// uWSGI, which reads the rest from the vassal file.
+    Uwsgi(String),
+    /// A program with its arguments that serves the socket at descriptor 0.
+    Command {
+        /// At least one.
+        arguments: Vec<String>,
+        /// Its programs are found first.
+        venv: Option<String>,
+    },
 }
 
 impl Order {
     /// Reads the daemon's lines.
     pub fn parse(text: &str) -> Result<Order, String> {
         let lines = Lines::split(text)?;
+        let program = match (lines.optional("uwsgi")?, lines.all("argument")) {
+            (Some(_), arguments) if arguments.is_empty() => Program::Uwsgi(lines.path("uwsgi")?),
+            (None, arguments) if !arguments.is_empty() => Program::Command {
+                arguments,
+                venv: match lines.optional("venv")? {
+                    Some(_) => Some(lines.path("venv")?),
+                    None => None,
+                },
+            },
+            _ => return Err("the daemon must say either uwsgi or argument".to_owned()),
+        };
         Ok(Order {
             uid: lines.number("uid")?,
             gid: lines.number("gid")?,
             home: lines.path("home")?,
             log: lines.path("log")?,
             notice: lines.path("notice")?,
-            uwsgi: lines.path("uwsgi")?,
+            program,
+            environment: lines.all("environment"),
             confinement: Confinement::parse(&lines)?,
         })
     }
 }
 
-const KEYS: [&str; 17] = [
+const KEYS: [&str; 20] = [
     "uid",
     "gid",
     "home",
     "log",
     "notice",
     "uwsgi",
+    "argument",
+    "venv",
+    "environment",
     "group",
     "descriptors",
     "bwrap",
@@ -148,15 +180,48 @@ mod tests {
     const LINES: &str =
         "uid=200001\ngid=200001\nhome=/srv/a=b\nlog=/l\nnotice=/n\nuwsgi=/usr/bin/uwsgi\n\n";
 
+    fn problem(text: &str) -> String {
+        Order::parse(text).err().expect("a refusal")
+    }
+
     #[test]
     fn every_key_is_said_once() {
-        let order = Order::parse(LINES).unwrap();
+        let order = Order::parse(LINES).ok().unwrap();
         assert_eq!((order.uid, order.home.as_str()), (200_001, "/srv/a=b"));
-        assert!(Order::parse(&LINES.replace("log=/l\n", "")).is_err());
-        assert!(Order::parse(&format!("{LINES}uid=0\n")).is_err());
-        assert!(Order::parse(&format!("{LINES}shell=/bin/sh\n")).is_err());
-        assert!(Order::parse(&LINES.replace("/n", "n")).is_err());
-        assert!(Order::parse(&LINES.replace("uid=200001", "uid=-1")).is_err());
+        assert_eq!(order.program, Program::Uwsgi("/usr/bin/uwsgi".to_owned()));
+        problem(&LINES.replace("log=/l\n", ""));
+        problem(&format!("{LINES}uid=0\n"));
+        problem(&format!("{LINES}shell=/bin/sh\n"));
+        problem(&LINES.replace("/n", "n"));
+        problem(&LINES.replace("uid=200001", "uid=-1"));
+        problem(&LINES.replace("uwsgi=/usr/bin/uwsgi\n", ""));
+        problem(&format!("{LINES}argument=node\n"));
+    }
+
+    #[test]
+    fn lists_keep_their_order_and_every_character() {
+        let text = LINES.replace(
+            "uwsgi=/usr/bin/uwsgi\n",
+            "argument=node\nargument=\nargument=a b\nvenv=/v\nenvironment=A=x%0Ay%25=\nenvironment=B=\n",
+        );
+        let order = Order::parse(&text).ok().unwrap();
+        let Program::Command { arguments, venv } = order.program else {
+            panic!("not a command");
+        };
+        assert_eq!(
+            (arguments.as_slice(), venv.as_deref()),
+            (["node", "", "a b"].map(String::from).as_slice(), Some("/v"))
+        );
+        assert_eq!(order.environment, ["A=x\ny%=", "B="]);
+    }
+
+    #[test]
+    fn a_garbled_value_is_not_repeated() {
+        for garbled in ["%", "%4", "%zz", "%FF"] {
+            let said = problem(&format!("{LINES}environment=KEY=secret{garbled}\n"));
+            assert!(!said.contains("secret"), "{said}");
+        }
+        assert!(!problem(&format!("{LINES}secret")).contains("=secret"));
     }
 
     #[test]

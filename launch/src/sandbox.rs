@@ -11,6 +11,8 @@ use std::os::fd::{AsRawFd, OwnedFd};
 use crate::order::Lines;
 use crate::sys;
 
+/// Where this program is found inside, for those who need it there.
+pub const LAUNCHER: &str = "/run/paas-launch";
 /// Compiled by the build script from `seccomp/allowed.txt`.
 static SECCOMP: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/seccomp.bpf"));
 
@@ -117,6 +119,7 @@ impl Sandbox {
         Ok(Opened {
             own: own.collect::<Result<_, _>>()?,
             files: files.collect::<Result<_, _>>()?,
+            launcher: sys::open_self()?,
             seccomp: sys::sealed(SECCOMP)?,
         })
     }
@@ -165,6 +168,7 @@ impl Sandbox {
             };
             say(&[how, &number(open)?, &own.name]);
         }
+        say(&["--ro-bind-fd", &number(&opened.launcher)?, LAUNCHER]);
         for ((name, _), open) in self.files.iter().zip(&opened.files) {
             say(&["--perms", "0444", "--file", &number(open)?, name]);
         }
@@ -192,6 +196,7 @@ pub struct Command {
 pub struct Opened {
     own: Vec<OwnedFd>,
     files: Vec<OwnedFd>,
+    launcher: OwnedFd,
     seccomp: OwnedFd,
 }
 

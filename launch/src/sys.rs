@@ -198,6 +198,108 @@ pub fn exec(program: &CString, arguments: &[CString], environment: &[CString]) -
     Error::last_os_error()
 }
 
+/// Starts a program that is killed when this one ends, however it does.
+pub fn spawn_dying_with_us(
+    command: &mut std::process::Command,
+) -> Result<std::process::Child, Error> {
+    use std::os::unix::process::CommandExt;
+    // SAFETY: takes and changes nothing.
+    let us = unsafe { libc::getpid() };
+    let die = move || {
+        // SAFETY: sets a number of the new process.
+        if unsafe { libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL) } < 0 {
+            return Err(Error::last_os_error());
+        }
+        if parent() != us {
+            return Err(Error::from_raw_os_error(libc::ESRCH));
+        }
+        Ok(())
+    };
+    // SAFETY: between fork and exec only system calls are made: no memory is taken, no lock.
+    unsafe { command.pre_exec(die) };
+    command.spawn()
+}
+
+/// A handle that becomes readable when the process ends.
+pub fn process_handle(pid: u32) -> Result<OwnedFd, String> {
+    // SAFETY: takes numbers only.
+    let made = unsafe { libc::syscall(libc::SYS_pidfd_open, pid, 0) };
+    let made = check(
+        i32::try_from(made).unwrap_or(-1),
+        "cannot get a handle on the command",
+    )?;
+    // SAFETY: just made, and owned by nobody else.
+    Ok(unsafe { OwnedFd::from_raw_fd(made) })
+}
+
+/// What ended a wait.
+pub enum Wake {
+    /// The process has ended.
+    Ended,
+    /// The pipe had a byte, or has ended.
+    Told(Option<u8>),
+    /// Neither, in time.
+    Late,
+}
+
+/// Waits for the end of a process, for a byte on the pipe (none if it is -1), or until the time is over.
+pub fn wait_for(
+    pipe: i32,
+    process: &OwnedFd,
+    most: Option<std::time::Duration>,
+) -> Result<Wake, String> {
+    let wait = |fd| libc::pollfd {
+        fd,
+        events: libc::POLLIN,
+        revents: 0,
+    };
+    let mut ends = [wait(process.as_raw_fd()), wait(pipe)];
+    let most = most.map_or(-1, |most| {
+        i32::try_from(most.as_millis()).unwrap_or(i32::MAX)
+    });
+    // SAFETY: two pollfds, which outlive the call; a negative descriptor is not looked at.
+    let ready = unsafe { libc::poll(ends.as_mut_ptr(), 2, most) };
+    if ready < 0 && Error::last_os_error().raw_os_error() == Some(libc::EINTR) {
+        return Ok(Wake::Told(Some(u8::MAX)));
+    }
+    check(ready, "cannot wait for the command")?;
+    if ends[0].revents != 0 {
+        return Ok(Wake::Ended);
+    }
+    if ends[1].revents == 0 {
+        return Ok(Wake::Late);
+    }
+    let mut byte = 0_u8;
+    // SAFETY: room for one byte, which outlives the call.
+    let count = unsafe { libc::read(pipe, (&raw mut byte).cast(), 1) };
+    Ok(Wake::Told((count == 1).then_some(byte)))
+}
+
+/// Writes a few bytes to a pipe.
+pub fn write_bytes(pipe: i32, bytes: &[u8]) -> Result<(), Error> {
+    // SAFETY: the bytes outlive the call, and their true length is given.
+    let count = unsafe { libc::write(pipe, bytes.as_ptr().cast(), bytes.len()) };
+    match usize::try_from(count) {
+        Ok(count) if count == bytes.len() => Ok(()),
+        _ => Err(Error::last_os_error()),
+    }
+}
+
+/// Asks a child, not waited for yet, to end.
+pub fn terminate(child: u32) {
+    signal(child.cast_signed(), libc::SIGTERM);
+}
+
+/// Kills the process group of a child that is not waited for yet.
+pub fn kill_group(child: u32) {
+    signal(-child.cast_signed(), libc::SIGKILL);
+}
+
+fn signal(target: i32, signal: i32) {
+    // SAFETY: takes numbers only. The child is not waited for, so its number is nobody else's. Gone already is as good.
+    unsafe { libc::kill(target, signal) };
+}
+
 /// A directory, open only to be shown elsewhere. No part of its path may be a symbolic link.
 pub fn open_directory(path: &str) -> Result<OwnedFd, String> {
     let name = CString::new(path).map_err(|_| "a zero byte in a path".to_owned())?;
@@ -268,4 +370,15 @@ pub fn leave_network() -> Result<(), String> {
     let result = unsafe { libc::unshare(libc::CLONE_NEWNET) };
     check(result, "cannot make a network")?;
     Ok(())
+}
+
+/// This program's own file, open only to be shown elsewhere.
+pub fn open_self() -> Result<OwnedFd, String> {
+    use std::os::unix::fs::OpenOptionsExt;
+    let file = std::fs::OpenOptions::new()
+        .read(true)
+        .custom_flags(libc::O_PATH)
+        .open("/proc/self/exe");
+    file.map(OwnedFd::from)
+        .map_err(|error| format!("cannot open the launcher itself: {error}"))
 }

@@ -4,7 +4,7 @@
 //! | record | layout |
 //! |---|---|
 //! | header | format u16, flags u8 (1 = retired), generation u64, backends revision u64, method u8, method before u8 (255 = no change under way), threshold u64 |
-//! | host | 1 u8, flags u8 (1 = enabled), site u64, pin u32 (0 = none), primary domain |
+//! | host | 1 u8, flags u8 (1 = enabled, 2 = speaks HTTP), site u64, pin u32 (0 = none), primary domain |
 //! | backend | 1 u8, state u8, weight u32, 4 or 6 u8, address, port u16, (for 6: flow u32, scope u32), name's length u16, name, key |
 //!
 //! The first three bytes of the header mean the same in all formats: any writer can retire any environment.
@@ -13,13 +13,14 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV
 
 use routing::{Domain, Method, Placement, SlowChange, State, Weight};
 
-use crate::record::{BackendId, BackendRecord, Header, SiteId, SiteRecord};
+use crate::record::{BackendId, BackendRecord, Header, Protocol, SiteId, SiteRecord};
 
 /// The format this version reads and writes.
-pub const FORMAT: u16 = 1;
+pub const FORMAT: u16 = 2;
 
 const RETIRED: u8 = 1;
 const ENABLED: u8 = 1;
+const HTTP: u8 = 2;
 const NO_CHANGE: u8 = u8::MAX;
 const RECORD: u8 = 1;
 
@@ -184,7 +185,12 @@ pub(crate) fn retire_header(header: &[u8]) -> Option<Vec<u8>> {
 /// Appends the record of a host to `bytes`.
 pub(crate) fn encode_site(site: &SiteRecord, bytes: &mut Vec<u8>) {
     bytes.push(RECORD);
-    bytes.push(if site.enabled { ENABLED } else { 0 });
+    let enabled = if site.enabled { ENABLED } else { 0 };
+    let http = match site.protocol {
+        Protocol::Uwsgi => 0,
+        Protocol::Http => HTTP,
+    };
+    bytes.push(enabled | http);
     bytes.extend(site.id.get().to_le_bytes());
     bytes.extend(site.pin.map_or(0, BackendId::get).to_le_bytes());
     bytes.extend(site.primary.as_bytes());
@@ -193,7 +199,10 @@ pub(crate) fn encode_site(site: &SiteRecord, bytes: &mut Vec<u8>) {
 pub(crate) fn decode_site(bytes: &[u8]) -> Result<SiteRecord, DecodeError> {
     let mut bytes = Bytes(bytes);
     bytes.format()?;
-    let enabled = bytes.flag(ENABLED)?;
+    let flags = bytes.u8()?;
+    if flags & !(ENABLED | HTTP) != 0 {
+        return Err(DecodeError::Field("flag"));
+    }
     let id = SiteId::new(bytes.u64()?).ok_or(DecodeError::Field("site"))?;
     let pin = BackendId::new(bytes.u32()?);
     let primary = Domain::from_normalised(bytes.rest()).ok_or(DecodeError::Field("domain"))?;
@@ -201,7 +210,12 @@ pub(crate) fn decode_site(bytes: &[u8]) -> Result<SiteRecord, DecodeError> {
         id,
         primary,
         pin,
-        enabled,
+        enabled: flags & ENABLED != 0,
+        protocol: if flags & HTTP == 0 {
+            Protocol::Uwsgi
+        } else {
+            Protocol::Http
+        },
     })
 }
 
@@ -288,4 +302,32 @@ pub(crate) fn decode_backend(id: BackendId, bytes: &[u8]) -> Result<BackendRecor
         weight,
         state,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_site_s_flags_are_kept_and_unknown_ones_refused() {
+        for (enabled, protocol) in [
+            (true, Protocol::Uwsgi),
+            (false, Protocol::Uwsgi),
+            (true, Protocol::Http),
+            (false, Protocol::Http),
+        ] {
+            let site = SiteRecord {
+                id: SiteId::new(7).unwrap(),
+                primary: Domain::parse("a.test").unwrap(),
+                pin: None,
+                enabled,
+                protocol,
+            };
+            let mut bytes = Vec::new();
+            encode_site(&site, &mut bytes);
+            assert_eq!(decode_site(&bytes), Ok(site));
+            bytes[1] |= 4;
+            assert_eq!(decode_site(&bytes), Err(DecodeError::Field("flag")));
+        }
+    }
 }

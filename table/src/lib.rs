@@ -40,6 +40,6 @@ pub use codec::{DecodeError, FORMAT};
 pub use env::Stamp;
 pub use error::TableError;
 pub use reader::Reader;
-pub use record::{BackendId, BackendRecord, Change, Header, SiteId, SiteRecord};
+pub use record::{BackendId, BackendRecord, Change, Header, Protocol, SiteId, SiteRecord};
 pub use view::View;
 pub use writer::{Options, Writer};

@@ -54,6 +54,27 @@ impl fmt::Display for BackendId {
     }
 }
 
+/// What a site's processes speak on their socket.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Protocol {
+    /// uWSGI's own.
+    #[default]
+    Uwsgi,
+    /// HTTP/1.
+    Http,
+}
+
+impl Protocol {
+    /// The word for it.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Uwsgi => "uwsgi",
+            Self::Http => "http",
+        }
+    }
+}
+
 /// The site a host name leads to. Every name of a site has a record of its own, so a look-up is one step.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SiteRecord {
@@ -65,6 +86,8 @@ pub struct SiteRecord {
     pub pin: Option<BackendId>,
     /// Whether the operator lets it be served.
     pub enabled: bool,
+    /// What nginx speaks with it.
+    pub protocol: Protocol,
 }
 
 /// A backend.

@@ -2,7 +2,8 @@
 
 use routing::{Domain, Placement, State, Weight};
 use table::{
-    BackendId, BackendRecord, Change, Options, Reader, SiteId, SiteRecord, TableError, Writer,
+    BackendId, BackendRecord, Change, Options, Protocol, Reader, SiteId, SiteRecord, TableError,
+    Writer,
 };
 
 fn domain(name: &str) -> Domain {
@@ -16,6 +17,7 @@ fn put_host(name: &str, id: u64) -> Change {
         primary: host.clone(),
         pin: None,
         enabled: true,
+        protocol: Protocol::Uwsgi,
     };
     Change::PutHost(host, site)
 }

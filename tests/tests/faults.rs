@@ -161,6 +161,7 @@ fn fill_table(table: &Path, port: u16) {
         Writer::open_or_create(table, Options::default()).expect("a table can be made");
     let primary = Domain::parse("a.test").expect("a domain");
     let site = SiteRecord {
+        protocol: table::Protocol::Uwsgi,
         id: SiteId::new(1).expect("not 0"),
         primary: primary.clone(),
         pin: None,

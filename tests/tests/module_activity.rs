@@ -10,7 +10,7 @@ use activity::{Busy, Reader, Snapshot};
 use paas_tests::{Connection, Nginx, Request, Root, process, wait};
 use routing::Domain;
 use rustix::process::Signal;
-use table::{Change, Options, SiteId, SiteRecord, Writer};
+use table::{Change, Options, Protocol, SiteId, SiteRecord, Writer};
 
 /// A backend's nginx with the sites `s1.test` to `s9.test`, all of them behind one socket.
 struct Backend<'r> {
@@ -69,6 +69,7 @@ impl<'r> Backend<'r> {
         let records = (1..10).map(|id| {
             let name = Domain::parse(&format!("s{id}.test")).expect("a domain");
             let record = SiteRecord {
+                protocol: Protocol::Uwsgi,
                 id: SiteId::new(id).expect("not 0"),
                 primary: name.clone(),
                 pin: None,

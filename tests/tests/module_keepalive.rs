@@ -597,6 +597,7 @@ impl Tabled {
         let sites = (0..60).map(|number| {
             let name = Domain::parse(&format!("site-{number}.test")).expect("a domain");
             let record = SiteRecord {
+                protocol: table::Protocol::Uwsgi,
                 id: SiteId::new(number + 1).expect("not 0"),
                 primary: name.clone(),
                 pin: None,

@@ -11,7 +11,7 @@ use std::thread;
 use paas_tests::stub::Answer;
 use paas_tests::{Nginx, Request, Response, Root, Stub, nginx, process, wait};
 use routing::{Domain, Method, Placement, SlowChange, State, Weight};
-use table::{BackendId, BackendRecord, Change, Options, SiteId, SiteRecord, Writer};
+use table::{BackendId, BackendRecord, Change, Options, Protocol, SiteId, SiteRecord, Writer};
 
 const BACKENDS: u32 = 4;
 
@@ -126,6 +126,7 @@ fn alias(id: u64, primary: &str, name: &str) -> Change {
         primary: domain(primary),
         pin: None,
         enabled: true,
+        protocol: Protocol::Uwsgi,
     };
     Change::PutHost(domain(name), record)
 }
@@ -282,6 +283,7 @@ fn states_pins_weights_and_placement_are_obeyed_at_the_next_request() {
             primary: domain("a.test"),
             pin: BackendId::new(to),
             enabled: true,
+            protocol: Protocol::Uwsgi,
         };
         writer
             .apply(generation, [Change::PutHost(domain("a.test"), record)])

@@ -214,6 +214,7 @@ fn route_equals_nginx_for_a_hundred_thousand_hosts() {
                 BackendId::new(u32::try_from(id / 50 % 5).expect("small") + 1).expect("not 0")
             });
             let record = SiteRecord {
+                protocol: table::Protocol::Uwsgi,
                 id: SiteId::new(id).expect("not 0"),
                 primary: name.clone(),
                 pin,
@@ -339,6 +340,7 @@ fn explain_lists_every_backend_in_the_order_in_which_nginx_asks_them() {
     let name = |name: &str| Domain::parse(name).expect("a domain");
     let site = |id, domain: &str, pin: Option<u32>| {
         let record = SiteRecord {
+            protocol: table::Protocol::Uwsgi,
             id: SiteId::new(id).expect("not 0"),
             primary: name(domain),
             pin: pin.and_then(BackendId::new),

@@ -1,12 +1,14 @@
 //! `add-site`: one site from arguments, or many from a file in one transaction.
-use super::application::{self, Application};
+use super::application::{self, Found};
 use super::domain::socket_fits;
 use super::machine::{Concerns, Machine};
 use super::output::json;
 use super::site::{Shown, names, pin, typed_path};
+use super::tuning::Tuning;
 use super::{CliError, Format};
 use crate::model::{
-    AbsolutePath, BackendName, Domain, EntryPoint, NewSite, Span, UserName, parse_domain,
+    AbsolutePath, Application, BackendName, CommandLine, Domain, EntryPoint, NewSite, SiteSettings,
+    Span, UserName, parse_domain,
 };
 use crate::registry::Edit;
 use serde::Deserialize;
@@ -28,6 +30,10 @@ pub struct Add {
     /// MODULE:CALLABLE, or path.py:callable below the directory; without it, it is guessed.
     #[arg(long)]
     entry: Option<EntryPoint>,
+    /// In place of a callable, a server that takes its listening socket as descriptor 0 and speaks HTTP on it: 'uvicorn
+    /// app:app --fd 0'. It is run in the site's directory, without a shell.
+    #[arg(long, conflicts_with = "entry")]
+    command: Option<CommandLine>,
     /// A virtualenv.
     #[arg(long, value_parser = typed_path)]
     venv: Option<AbsolutePath>,
@@ -37,17 +43,26 @@ pub struct Add {
     /// The backend it runs on, whatever placement says.
     #[arg(long, value_name = "BACKEND")]
     pin: Option<BackendName>,
+    #[command(flatten)]
+    tuning: Tuning,
     /// Add it even if its directory or application is not found from here.
     #[arg(long)]
     no_check: bool,
     /// Many sites: a file (- is standard input) with a JSON object on each line, as in `list-sites --json`. All or none.
-    #[arg(long, value_name = "FILE", conflicts_with_all = ["domain", "user", "dir", "entry", "venv", "idle", "pin"])]
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["domain", "user", "dir", "entry", "command", "venv", "idle", "pin",
+        "workers", "threads", "cheaper", "harakiri", "max_requests", "buffer_size", "post_buffering", "statics"])]
     from: Option<PathBuf>,
     #[command(flatten)]
     format: Format,
 }
 
-pub(super) fn add(machine: &Machine, arguments: Add, out: &mut dyn Write) -> Result<(), CliError> {
+pub(super) fn add(
+    machine: &Machine,
+    mut arguments: Add,
+    out: &mut dyn Write,
+) -> Result<(), CliError> {
+    let tuning = std::mem::take(&mut arguments.tuning);
+    let settings = tuning.apply(SiteSettings::default(), &[])?;
     match (
         &arguments.from,
         &arguments.domain,
@@ -55,9 +70,13 @@ pub(super) fn add(machine: &Machine, arguments: Add, out: &mut dyn Write) -> Res
         &arguments.dir,
     ) {
         (Some(file), ..) => many(machine, file, out),
-        (None, Some(domain), Some(user), Some(directory)) => {
-            one(machine, &arguments, domain, user, directory, out)
-        }
+        (None, Some(domain), Some(user), Some(directory)) => one(
+            machine,
+            &arguments,
+            settings,
+            (domain, user, directory),
+            out,
+        ),
         _ => Err(CliError::Other(
             "name a domain, --user and --dir".to_owned(),
         )),
@@ -67,37 +86,30 @@ pub(super) fn add(machine: &Machine, arguments: Add, out: &mut dyn Write) -> Res
 fn one(
     machine: &Machine,
     arguments: &Add,
-    domain: &Domain,
-    user: &UserName,
-    directory: &AbsolutePath,
+    settings: SiteSettings,
+    (domain, user, directory): (&Domain, &UserName, &AbsolutePath),
     out: &mut dyn Write,
 ) -> Result<(), CliError> {
     socket_fits(machine, domain)?;
     let found = directory.as_path().is_dir();
-    if !found && (!arguments.no_check || arguments.entry.is_none()) {
+    let named = arguments.entry.is_some() || arguments.command.is_some();
+    if !found && (!arguments.no_check || !named) {
         return Err(CliError::Other(format!(
             "{directory} is no directory on this machine; if backends see it, name the application with --entry and say --no-check"
         )));
     }
-    let application = match &arguments.entry {
-        Some(entry) if arguments.no_check => Application {
-            entry: entry.clone(),
-            venv: arguments.venv.clone(),
-        },
-        entry => application::find(directory, entry.clone(), arguments.venv.clone())?,
-    };
-    if !arguments.no_check {
-        application::check(machine, user, directory.as_path(), &application)?;
-    }
+    let (application, venv) = application(machine, arguments, user, directory)?;
+    settings.suit(&application)?;
     let new = NewSite {
         user: user.clone(),
         domain: domain.clone(),
         directory: directory.clone(),
-        entry: application.entry,
-        venv: application.venv,
+        application,
+        venv,
         idle: arguments.idle,
         enabled: true,
         pin: None,
+        settings,
     };
     let (site, names) = machine.edit(Concerns::Table, |edit| {
         let pin = arguments
@@ -113,9 +125,37 @@ fn one(
         false => Ok(writeln!(
             out,
             "added site {} ({}, id {})",
-            site.domain, site.entry, site.id
+            site.domain, site.application, site.id
         )?),
     }
+}
+
+/// What answers, and in which virtualenv: as named, or as found.
+fn application(
+    machine: &Machine,
+    arguments: &Add,
+    user: &UserName,
+    directory: &AbsolutePath,
+) -> Result<(Application, Option<AbsolutePath>), CliError> {
+    let venv = arguments.venv.clone();
+    if let Some(command) = &arguments.command {
+        let venv = match arguments.no_check {
+            true => venv,
+            false => application::venv(directory, venv)?,
+        };
+        return Ok((Application::Command(command.clone()), venv));
+    }
+    let found = match &arguments.entry {
+        Some(entry) if arguments.no_check => Found {
+            entry: entry.clone(),
+            venv,
+        },
+        entry => application::find(directory, entry.clone(), venv)?,
+    };
+    if !arguments.no_check {
+        application::check(machine, user, directory.as_path(), &found)?;
+    }
+    Ok((Application::Wsgi(found.entry), found.venv))
 }
 
 fn names_of(edit: &mut dyn Edit) -> Result<super::site::Names, CliError> {
@@ -128,11 +168,14 @@ struct Line {
     domain: String,
     user: UserName,
     directory: AbsolutePath,
-    entry: String,
+    entry: Option<String>,
+    command: Option<CommandLine>,
     venv: Option<AbsolutePath>,
     idle: Option<Span>,
     enabled: Option<bool>,
     pin: Option<BackendName>,
+    #[serde(default)]
+    settings: SiteSettings,
 }
 
 fn many(machine: &Machine, file: &PathBuf, out: &mut dyn Write) -> Result<(), CliError> {
@@ -174,11 +217,22 @@ fn many(machine: &Machine, file: &PathBuf, out: &mut dyn Write) -> Result<(), Cl
 fn parse(edit: &mut dyn Edit, line: &str) -> Result<NewSite, CliError> {
     let line: Line =
         serde_json::from_str(line).map_err(|error| CliError::Other(error.to_string()))?;
+    let application = match (line.entry, line.command) {
+        (Some(entry), None) => Application::Wsgi(EntryPoint::parse(&entry)?),
+        (None, Some(command)) => Application::Command(command),
+        _ => {
+            return Err(CliError::Other(
+                "a site has either an entry or a command".to_owned(),
+            ));
+        }
+    };
+    line.settings.suit(&application)?;
     Ok(NewSite {
         user: line.user,
         domain: parse_domain(&line.domain)?,
         directory: line.directory,
-        entry: EntryPoint::parse(&line.entry)?,
+        application,
+        settings: line.settings,
         venv: line.venv,
         idle: line.idle,
         enabled: line.enabled.unwrap_or(true),

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 /// Where a site's application is.
 #[derive(Debug)]
-pub(super) struct Application {
+pub(super) struct Found {
     pub entry: EntryPoint,
     pub venv: Option<AbsolutePath>,
 }
@@ -18,7 +18,7 @@ pub(super) fn find(
     directory: &AbsolutePath,
     entry: Option<EntryPoint>,
     venv: Option<AbsolutePath>,
-) -> Result<Application, CliError> {
+) -> Result<Found, CliError> {
     if let Some(venv) = &venv {
         check_venv(venv.as_path())?;
     }
@@ -27,7 +27,7 @@ pub(super) fn find(
             Some(named) => Some(named),
             None => absolute(find_venv(directory.as_path())?)?,
         };
-        return Ok(Application { entry, venv });
+        return Ok(Found { entry, venv });
     }
     let guess = guess(directory.as_path())?;
     let venv = match venv {
@@ -41,10 +41,24 @@ pub(super) fn find(
         "it looks like {}: entry point {}{python} ({})",
         guess.framework, guess.entry, guess.why
     ));
-    Ok(Application {
+    Ok(Found {
         entry: guess.entry,
         venv,
     })
+}
+
+/// The virtualenv of a site that runs a command: as named, or the one in its directory.
+pub(super) fn venv(
+    directory: &AbsolutePath,
+    venv: Option<AbsolutePath>,
+) -> Result<Option<AbsolutePath>, CliError> {
+    match venv {
+        Some(venv) => {
+            check_venv(venv.as_path())?;
+            Ok(Some(venv))
+        }
+        None => absolute(find_venv(directory.as_path())?),
+    }
 }
 
 fn absolute(path: Option<PathBuf>) -> Result<Option<AbsolutePath>, CliError> {
@@ -57,7 +71,7 @@ pub(super) fn check(
     machine: &Machine,
     user: &UserName,
     directory: &Path,
-    application: &Application,
+    application: &Found,
 ) -> Result<(), CliError> {
     let owner = machine.registry()?.view()?.user(user)?;
     let uid = owner

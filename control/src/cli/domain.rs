@@ -142,6 +142,7 @@ pub(super) fn list(
                 primary: site.domain,
                 pin: site.pin,
                 enabled: site.enabled,
+                protocol: site.application.protocol(),
             };
             view.domains(site.id)?
                 .iter()

@@ -4,7 +4,9 @@ mod add_site;
 mod application;
 mod backend;
 mod domain;
+mod env;
 mod machine;
+mod option;
 mod output;
 mod placement;
 pub mod render;
@@ -12,6 +14,7 @@ mod route;
 pub mod serve;
 mod site;
 mod takeover;
+mod tuning;
 pub mod up;
 mod user;
 
@@ -87,6 +90,18 @@ pub enum Command {
     SetSite(Box<site::Set>),
     /// Remove a site and all its domains; its files stay.
     RemoveSite(site::Remove),
+    /// Set variables of the environment of a site's processes.
+    SetEnv(env::Set),
+    /// Take variables away.
+    UnsetEnv(env::Unset),
+    /// List the variables of a site; secrets by their names only.
+    ListEnv(env::List),
+    /// Set options of uWSGI for a site, of those that are allowed.
+    SetOption(option::Set),
+    /// Take options back.
+    UnsetOption(option::Unset),
+    /// List the options of uWSGI that a site may set.
+    ListOptions(Format),
     /// Let a further domain lead to a site.
     AddDomain(domain::Add),
     /// List domains and the sites they lead to.
@@ -209,6 +224,12 @@ fn registry(machine: &Machine, command: Command, out: &mut dyn Write) -> Result<
         Command::ShowSite(arguments) => site::show(machine, arguments, out),
         Command::SetSite(arguments) => site::set(machine, *arguments, out),
         Command::RemoveSite(arguments) => site::remove(machine, arguments, out),
+        Command::SetEnv(arguments) => env::set(machine, arguments, out),
+        Command::UnsetEnv(arguments) => env::unset(machine, arguments, out),
+        Command::ListEnv(arguments) => env::list(machine, arguments, out),
+        Command::SetOption(arguments) => option::set(machine, arguments, out),
+        Command::UnsetOption(arguments) => option::unset(machine, arguments, out),
+        Command::ListOptions(format) => option::list(format, out),
         Command::AddDomain(arguments) => domain::add(machine, arguments, out),
         Command::ListDomains(arguments) => domain::list(machine, arguments, out),
         Command::ShowDomain(arguments) => domain::show(machine, arguments, out),

@@ -2,9 +2,11 @@
 use super::domain::site_of;
 use super::machine::{Concerns, Machine};
 use super::output::{Table, facts, json, or_empty};
+use super::tuning::{self, Tuning};
 use super::{CliError, Format};
 use crate::model::{
-    AbsolutePath, BackendId, BackendName, Domain, EntryPoint, Site, Span, UserName, parse_domain,
+    AbsolutePath, Application, BackendId, BackendName, CommandLine, Domain, EntryPoint, Site,
+    SiteSettings, Span, UrlPrefix, UserName, parse_domain,
 };
 use crate::registry::{SiteFilter, View};
 use serde::Serialize;
@@ -33,7 +35,8 @@ pub struct Show {
 
 /// Arguments of `set-site`: what is not named stays.
 #[derive(Debug, clap::Args)]
-#[command(group = clap::ArgGroup::new("what").required(true).multiple(true).args(["user", "dir", "entry", "venv", "no_venv", "idle", "no_idle", "enabled", "pin", "no_pin"]))]
+#[command(group = clap::ArgGroup::new("what").required(true).multiple(true).args(["user", "dir", "entry", "command", "venv", "no_venv", "idle", "no_idle", "enabled", "pin", "no_pin",
+    "workers", "threads", "cheaper", "harakiri", "max_requests", "buffer_size", "post_buffering", "statics", "no_static"]))]
 pub struct Set {
     /// Any domain of the site.
     #[arg(value_parser = parse_domain)]
@@ -47,6 +50,9 @@ pub struct Set {
     /// MODULE:CALLABLE, or path.py:callable below the directory.
     #[arg(long)]
     entry: Option<EntryPoint>,
+    /// A command in place of a callable: a server that takes its listening socket as descriptor 0 and speaks HTTP.
+    #[arg(long, conflicts_with = "entry")]
+    command: Option<CommandLine>,
     /// A virtualenv.
     #[arg(long, value_parser = typed_path)]
     venv: Option<AbsolutePath>,
@@ -68,6 +74,11 @@ pub struct Set {
     /// Where placement says.
     #[arg(long, conflicts_with = "pin")]
     no_pin: bool,
+    #[command(flatten)]
+    tuning: Tuning,
+    /// Leave the requests below this URL to the application again; may be repeated.
+    #[arg(long, value_name = "URL")]
+    no_static: Vec<UrlPrefix>,
 }
 
 /// Arguments of `remove-site`.
@@ -85,11 +96,13 @@ pub(super) struct Shown {
     domain: String,
     user: String,
     directory: String,
-    entry: String,
+    entry: Option<String>,
+    command: Option<String>,
     venv: Option<String>,
     idle: Option<String>,
     enabled: bool,
     pin: Option<String>,
+    settings: SiteSettings,
 }
 
 /// Backends' names by their ids.
@@ -110,7 +123,8 @@ impl Shown {
             domain: site.domain.to_string(),
             user: site.user.to_string(),
             directory: site.directory.to_string(),
-            entry: site.entry.to_string(),
+            entry: site.application.entry().map(ToString::to_string),
+            command: site.application.command().map(ToString::to_string),
             venv: site.venv.as_ref().map(ToString::to_string),
             idle: site.idle.as_ref().map(ToString::to_string),
             enabled: site.enabled,
@@ -118,7 +132,12 @@ impl Shown {
                 .pin
                 .and_then(|id| names.get(&id))
                 .map(ToString::to_string),
+            settings: site.settings.clone(),
         }
+    }
+
+    fn application(&self) -> String {
+        or_empty(self.entry.as_ref().or(self.command.as_ref()))
     }
 
     fn state(&self) -> &'static str {
@@ -186,12 +205,12 @@ pub(super) fn list(
         "PIN",
     ]);
     for one in shown {
-        let state = one.state().to_owned();
+        let (state, application) = (one.state().to_owned(), one.application());
         table.row([
             one.domain,
             one.id.to_string(),
             one.user,
-            one.entry,
+            application,
             one.directory,
             state,
             or_empty(one.idle),
@@ -242,32 +261,46 @@ pub(super) fn show(
         user,
         directory,
         entry,
+        command,
         venv,
         idle,
         pin,
+        settings,
         ..
     } = whole.site;
-    facts(
-        out,
-        &[
-            ("domain", domain),
-            ("id", id.to_string()),
-            ("domains", whole.domains.join(" ")),
-            ("user", user),
-            ("uid", or_empty(whole.uid)),
-            ("directory", directory),
-            ("entry", entry),
-            ("venv", or_empty(venv)),
-            ("idle", or_empty(idle)),
-            ("state", state),
-            ("pin", or_empty(pin)),
-            ("socket", whole.socket),
-        ],
-    )
+    let application = match command {
+        Some(command) => ("command", command),
+        None => ("entry", or_empty(entry)),
+    };
+    let mut shown = vec![
+        ("domain", domain),
+        ("id", id.to_string()),
+        ("domains", whole.domains.join(" ")),
+        ("user", user),
+        ("uid", or_empty(whole.uid)),
+        ("directory", directory),
+        application,
+        ("venv", or_empty(venv)),
+        ("idle", or_empty(idle)),
+        ("state", state),
+        ("pin", or_empty(pin)),
+        ("socket", whole.socket),
+    ];
+    shown.extend(tuning::shown(&settings));
+    facts(out, &shown)
 }
 
 pub(super) fn set(machine: &Machine, arguments: Set, out: &mut dyn Write) -> Result<(), CliError> {
     let domain = arguments.domain.clone();
+    let concerns_processes = arguments.dir.is_some()
+        || arguments.entry.is_some()
+        || arguments.command.is_some()
+        || arguments.venv.is_some()
+        || arguments.no_venv
+        || arguments.idle.is_some()
+        || arguments.no_idle
+        || arguments.tuning.is_any()
+        || !arguments.no_static.is_empty();
     machine.edit(Concerns::Table, |edit| {
         let mut site = site_of(edit, &domain)?;
         if let Some(backend) = &arguments.pin {
@@ -284,11 +317,21 @@ pub(super) fn set(machine: &Machine, arguments: Set, out: &mut dyn Write) -> Res
         }
         site.user = arguments.user.unwrap_or(site.user);
         site.directory = arguments.dir.unwrap_or(site.directory);
-        site.entry = arguments.entry.unwrap_or(site.entry);
+        let entry = arguments.entry.map(Application::Wsgi);
+        let application = entry.or(arguments.command.map(Application::Command));
+        site.application = application.unwrap_or(site.application);
+        site.settings = arguments
+            .tuning
+            .apply(site.settings, &arguments.no_static)?;
+        site.settings.suit(&site.application)?;
         site.enabled = arguments.enabled.unwrap_or(site.enabled);
         Ok(edit.set_site(&site)?)
     })?;
-    Ok(writeln!(out, "set site {domain}")?)
+    writeln!(out, "set site {domain}")?;
+    if concerns_processes {
+        tuning::say_when(&domain);
+    }
+    Ok(())
 }
 
 pub(super) fn remove(

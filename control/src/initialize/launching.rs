@@ -10,12 +10,13 @@ use std::time::Duration;
 
 use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg};
 use rustix::process::{Pid, PidfdFlags, geteuid, pidfd_open};
-use tokio::io::{AsyncBufReadExt, AsyncReadExt, BufReader, Interest};
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader, Interest};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::timeout;
 
 use super::driver::Message;
+use super::order::Order;
 use super::words::Generation;
 use crate::model::SiteId;
 use crate::vassal;
@@ -44,7 +45,7 @@ pub struct Question {
 #[derive(Debug)]
 pub struct Grant {
     /// The order's lines.
-    pub order: String,
+    pub order: Order,
     /// The listening socket.
     pub listener: OwnedFd,
 }
@@ -105,7 +106,7 @@ async fn converse(stream: UnixStream, driver: &mpsc::Sender<Message>) -> io::Res
         tracing::debug!(%site, %generation, "refused a launcher");
         return Ok(());
     };
-    send(stream.get_ref(), &grant).await?;
+    send(&mut stream, &grant).await?;
     let mut complaint = String::new();
     (&mut stream)
         .take(COMPLAINT)
@@ -117,23 +118,26 @@ async fn converse(stream: UnixStream, driver: &mpsc::Sender<Message>) -> io::Res
     Ok(())
 }
 
-async fn send(stream: &UnixStream, grant: &Grant) -> io::Result<()> {
+async fn send(stream: &mut BufReader<UnixStream>, grant: &Grant) -> io::Result<()> {
+    let order = grant.order.as_bytes();
+    let socket = stream.get_ref();
     let send = || {
         let descriptors = [grant.listener.as_fd()];
         let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
         let mut rights = SendAncillaryBuffer::new(&mut space);
         rights.push(SendAncillaryMessage::ScmRights(&descriptors));
         Ok(sendmsg(
-            stream,
-            &[IoSlice::new(grant.order.as_bytes())],
+            socket,
+            &[IoSlice::new(order)],
             &mut rights,
             SendFlags::NOSIGNAL,
         )?)
     };
-    let sent = stream.async_io(Interest::WRITABLE, send).await?;
-    if sent == grant.order.len() {
-        Ok(())
-    } else {
-        Err(io::ErrorKind::WriteZero.into())
-    }
+    let sent = socket.async_io(Interest::WRITABLE, send).await?;
+    // The socket went with the first bytes; a long environment does not fit into one message.
+    timeout(
+        PATIENCE,
+        stream.write_all(order.get(sent..).unwrap_or_default()),
+    )
+    .await?
 }

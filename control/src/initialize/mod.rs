@@ -4,7 +4,7 @@
 //! |---|---|
 //! | `prepare` | the site's row, its directories, its socket |
 //! | `held`, `queue` | the listening socket and what waits in it |
-//! | `launching` | the launcher's questions |
+//! | `launching`, `order` | the launcher's questions, and what it is told |
 //! | `notice` | what a site's uWSGI says |
 //! | `probe` | the request that a reload's code must answer |
 //! | `connections` | what a generation still has to answer |
@@ -20,6 +20,7 @@ pub mod machine;
 #[cfg(test)]
 mod machine_tests;
 pub mod notice;
+pub mod order;
 pub mod prepare;
 pub mod probe;
 pub mod queue;

@@ -11,9 +11,10 @@ use rustix::process::geteuid;
 
 use super::confine::{Inmate, Unconfined, Walls};
 use super::held::{BACKLOG, Held};
+use super::order::{Context, Order};
 use super::words::{Generation, NotPrepared};
 use super::{notice, probe};
-use crate::model::{Limits, Site, SiteId, User};
+use crate::model::{Environment, Limits, Site, SiteId, User};
 use crate::paths::Paths;
 use crate::registry::{Registry, RegistryError};
 use crate::settings::Settings;
@@ -59,7 +60,6 @@ impl Place {
                 workers: settings.backend.workers,
                 idle: settings.backend.idle,
                 backlog: kernel.unwrap_or(128).min(BACKLOG.unsigned_abs()),
-                snippets: snippets(&settings.paths().vassal_snippets())?,
             },
         })
     }
@@ -83,7 +83,7 @@ pub struct Prepared {
     /// Where the site's processes write.
     pub log: PathBuf,
     /// What the launcher is told.
-    pub order: String,
+    pub order: Order,
     /// The vassal file's content.
     pub config: String,
     /// A new socket, unless one is held.
@@ -107,6 +107,14 @@ pub enum Unprepared {
     /// The site's configuration cannot be written.
     #[error(transparent)]
     Vassal(#[from] VassalError),
+    /// The operator's own lines cannot be used.
+    #[error("the lines for all sites in {}: {source}", path.display())]
+    Snippet {
+        /// Their file, or its directory.
+        path: PathBuf,
+        /// Why not.
+        source: io::Error,
+    },
     /// Nothing would hold it in.
     #[error(transparent)]
     Unconfined(#[from] Unconfined),
@@ -139,9 +147,16 @@ pub fn prepare(
     generation: Generation,
     fresh: bool,
 ) -> Result<Prepared, Unprepared> {
-    let row = row(place, registry, id)?;
-    let (site, uid) = (&row.site, row.uid);
-    let config = vassal::render(site, &place.defaults)?;
+    let Row {
+        site,
+        uid,
+        environment,
+        user,
+        user_limits,
+        site_limits,
+    } = row(place, registry, id)?;
+    let snippets = snippets(&place.paths.vassal_snippets())?;
+    let config = vassal::render(&site, &place.defaults, &snippets)?;
 
     let make = |path: &Path, result: io::Result<()>| {
         result.map_err(|source| Unprepared::Make {
@@ -167,9 +182,9 @@ pub fn prepare(
         })?;
 
     let confinement = place.walls.confine(&Inmate {
-        user: &row.user,
-        user_limits: &row.user_limits,
-        site_limits: &row.site_limits,
+        user: &user,
+        user_limits: &user_limits,
+        site_limits: &site_limits,
         domain: &site.domain,
         directory: &site.directory,
         venv: site.venv.as_ref(),
@@ -182,14 +197,14 @@ pub fn prepare(
     } else {
         rustix::process::getegid().as_raw()
     };
-    let order = format!(
-        "uid={uid}\ngid={gid}\nhome={home}\nlog={log}\nnotice={notice}\nuwsgi={uwsgi}\n{confinement}\n",
-        home = site.directory,
-        log = log.display(),
-        notice = pipe.display(),
-        uwsgi = place.uwsgi,
-        confinement = confinement.lines(),
-    );
+    let context = Context {
+        ids: (uid, gid),
+        log: &log,
+        notice: &pipe,
+        uwsgi: &place.uwsgi,
+        confinement: &confinement,
+    };
+    let order = Order::new(&site, &environment, &context);
     Ok(Prepared {
         log,
         order,
@@ -205,11 +220,12 @@ pub fn prepare(
 /// What the registry says of a site.
 struct Row {
     site: Site,
+    /// As whom it runs.
+    uid: u32,
+    environment: Environment,
     user: User,
     user_limits: Limits,
     site_limits: Limits,
-    /// As whom it runs.
-    uid: u32,
 }
 
 fn row(place: &Place, registry: &SharedRegistry, id: SiteId) -> Result<Row, Unprepared> {
@@ -220,40 +236,53 @@ fn row(place: &Place, registry: &SharedRegistry, id: SiteId) -> Result<Row, Unpr
         return Err(Unprepared::Disabled);
     }
     let user = view.user(&site.user)?.ok_or(Unprepared::NoSuchSite)?;
+    let uid = match place.root {
+        true => user.uid.get(),
+        false => geteuid().as_raw(),
+    };
     Ok(Row {
+        environment: view.environment(id)?,
         user_limits: view.user_limits(&user.name)?,
         site_limits: view.site_limits(id)?,
-        uid: if place.root {
-            user.uid.get()
-        } else {
-            geteuid().as_raw()
-        },
         user,
         site,
+        uid,
     })
 }
 
 /// The operator's own lines for every vassal, in the order of their files' names.
-fn snippets(directory: &Path) -> io::Result<String> {
-    let mut files: Vec<PathBuf> = match fs::read_dir(directory) {
-        Ok(entries) => entries
-            .map(|entry| entry.map(|entry| entry.path()))
-            .collect::<io::Result<_>>()?,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(String::new()),
-        Err(error) => return Err(error),
+fn snippets(directory: &Path) -> Result<String, Unprepared> {
+    let list = || -> io::Result<Vec<PathBuf>> {
+        match fs::read_dir(directory) {
+            Ok(entries) => entries
+                .map(|entry| entry.map(|entry| entry.path()))
+                .collect(),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
+            Err(error) => Err(error),
+        }
     };
+    let unreadable = |path: &Path| {
+        let path = path.to_owned();
+        move |source| Unprepared::Snippet { path, source }
+    };
+    let mut files = list().map_err(unreadable(directory))?;
     files.retain(|file| file.extension().is_some_and(|extension| extension == "ini"));
     files.sort();
-    files
-        .into_iter()
-        .map(|file| {
-            Ok(format!(
-                "; {}\n{}\n",
-                file.display(),
-                fs::read_to_string(&file)?
-            ))
-        })
-        .collect()
+    let mut all = String::new();
+    for file in files {
+        let text = fs::read_to_string(&file).map_err(unreadable(&file))?;
+        // Whatever followed would be of that section, and so of no effect.
+        let section = text
+            .lines()
+            .map(str::trim)
+            .find(|line| line.starts_with('['));
+        if let Some(section) = section.filter(|section| *section != "[uwsgi]") {
+            let problem = format!("it opens the section {section}, and only [uwsgi] is read");
+            return Err(unreadable(&file)(io::Error::other(problem)));
+        }
+        all.push_str(&format!("; {}\n{}\n", file.display(), text.trim_end()));
+    }
+    Ok(all)
 }
 
 /// The primary group of an account.

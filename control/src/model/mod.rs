@@ -1,24 +1,34 @@
 //! The things the platform knows about: users, sites, backends, placement. Each is valid by construction; a text that
 //! is none is an [`Invalid`] that says what was wrong with it. Pure: no clock, no file, no network.
+mod application;
 mod backend;
 mod bytes;
+mod command;
 mod domain;
 mod entry;
+mod environment;
 mod limits;
 mod site;
+mod site_settings;
 mod span;
 mod user;
+mod uwsgi_option;
 
+pub use application::Application;
 pub use backend::{Backend, BackendKey, BackendName, NewBackend, parse_address, parse_weight};
 pub use bytes::Bytes;
+pub use command::CommandLine;
 pub use domain::parse_domain;
 pub use entry::EntryPoint;
+pub use environment::{EnvName, EnvValue, EnvVariable, Environment};
 pub use limits::{Cpu, CpuWeight, Descriptors, Limits, Network, Processes};
 pub use routing::{Domain, Method, Placement, SlowChange, State, Weight};
 pub use site::{AbsolutePath, NewSite, Site};
+pub use site_settings::{SiteSettings, StaticMapping, THREADS, UrlPrefix, Values, WORKERS};
 pub use span::Span;
-pub use table::{BackendId, SiteId};
+pub use table::{BackendId, Protocol, SiteId};
 pub use user::{Uid, UidRange, User, UserName};
+pub use uwsgi_option::{ALLOWED, Allowed, OptionName, Takes, UwsgiOption, UwsgiOptions};
 
 /// A text that is not what it should be: what was expected, the text, and the reason.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

@@ -1,5 +1,7 @@
 //! Sites: one web application under one primary domain.
-use super::{BackendId, Domain, EntryPoint, Invalid, SiteId, Span, UserName, text_type};
+use super::{
+    Application, BackendId, Domain, Invalid, SiteId, SiteSettings, Span, UserName, text_type,
+};
 use std::path::Path;
 
 /// An absolute path in UTF-8 without control characters and without `.` and `..`, at most 1024 bytes.
@@ -61,8 +63,8 @@ pub struct NewSite {
     pub domain: Domain,
     /// Where its code lies; the working directory of its processes.
     pub directory: AbsolutePath,
-    /// The callable that answers.
-    pub entry: EntryPoint,
+    /// What answers.
+    pub application: Application,
     /// A virtualenv.
     pub venv: Option<AbsolutePath>,
     /// After how long without a request it is put to sleep; none: as the machine's settings say.
@@ -71,6 +73,8 @@ pub struct NewSite {
     pub enabled: bool,
     /// The backend it runs on whatever placement says.
     pub pin: Option<BackendId>,
+    /// How its processes work.
+    pub settings: SiteSettings,
 }
 
 /// A site as the registry holds it.
@@ -84,8 +88,8 @@ pub struct Site {
     pub domain: Domain,
     /// Where its code lies; the working directory of its processes.
     pub directory: AbsolutePath,
-    /// The callable that answers.
-    pub entry: EntryPoint,
+    /// What answers.
+    pub application: Application,
     /// A virtualenv.
     pub venv: Option<AbsolutePath>,
     /// After how long without a request it is put to sleep; none: as the machine's settings say.
@@ -94,6 +98,8 @@ pub struct Site {
     pub enabled: bool,
     /// The backend it runs on whatever placement says.
     pub pin: Option<BackendId>,
+    /// How its processes work.
+    pub settings: SiteSettings,
 }
 
 #[cfg(test)]

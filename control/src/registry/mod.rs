@@ -114,6 +114,8 @@ pub trait View: LimitsView {
     -> Result<()>;
     /// The domains of a site, the primary one included, by name.
     fn domains(&self, site: SiteId) -> Result<Vec<Domain>>;
+    /// The environment of a site's processes, secrets included.
+    fn environment(&self, site: SiteId) -> Result<Environment>;
     /// The host names after `after` with what the table says of each, by name, at most `limit` of them.
     fn hosts_after(&self, after: Option<&Domain>, limit: u32) -> Result<Vec<(Domain, SiteRecord)>>;
     /// What the table says of one host name.
@@ -138,6 +140,8 @@ pub trait Edit: View + LimitsEdit {
     fn add_site(&mut self, site: &NewSite) -> Result<Site>;
     /// Replaces what is known of a site; `id` says which. The primary domain stays.
     fn set_site(&mut self, site: &Site) -> Result<()>;
+    /// Replaces the environment of a site's processes.
+    fn set_environment(&mut self, site: SiteId, environment: &Environment) -> Result<()>;
     /// Removes a site and all its domains.
     fn remove_site(&mut self, id: SiteId) -> Result<()>;
     /// Lets a further domain lead to a site.

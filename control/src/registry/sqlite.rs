@@ -11,8 +11,9 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 /// Every migration once, in order; a file at version n has had the first n.
-const MIGRATIONS: [&str; 2] = [
+const MIGRATIONS: [&str; 3] = [
     include_str!("migrations/0001.sql"),
+    include_str!("migrations/0002.sql"),
     include_str!("migrations/0003.sql"),
 ];
 /// How long a writer waits for another one.

@@ -80,11 +80,12 @@ fn new_site(name: &str) -> NewSite {
         user: user("anna"),
         domain: domain(name),
         directory: AbsolutePath::parse("/srv/über $x").unwrap(),
-        entry: EntryPoint::parse("web/my app.py:app").unwrap(),
+        application: Application::Wsgi(EntryPoint::parse("web/my app.py:app").unwrap()),
         venv: Some(AbsolutePath::parse("/srv/v").unwrap()),
         idle: Some(Span::parse("90s").unwrap()),
         enabled: true,
         pin: None,
+        settings: SiteSettings::default(),
     }
 }
 

@@ -235,22 +235,29 @@ fn not_a_sites(path: &Path, platform: &[PathBuf]) -> Option<String> {
         .map(|own| format!("the platform keeps its own files in {}", own.display()))
 }
 
-/// `key=value` on a line: `%0A` stands for a newline, `%25` for a percent sign.
+/// The text on one line: `%0A` stands for a newline, `%25` for a percent sign.
+pub fn encoded(text: &str) -> String {
+    let mut line = String::with_capacity(text.len());
+    for character in text.chars() {
+        match character {
+            '%' | '\0'..='\x1f' | '\x7f' => {
+                // Writing to a string cannot fail.
+                let _ = write!(line, "%{:02X}", u32::from(character));
+            }
+            plain => line.push(plain),
+        }
+    }
+    line
+}
+
+/// `key=value` on a line.
 struct Lines(String);
 
 impl Lines {
     fn say(&mut self, key: &str, value: &str) {
         self.0.push_str(key);
         self.0.push('=');
-        for character in value.chars() {
-            match character {
-                '%' | '\0'..='\x1f' | '\x7f' => {
-                    // Writing to a string cannot fail.
-                    let _ = write!(self.0, "%{:02X}", u32::from(character));
-                }
-                plain => self.0.push(plain),
-            }
-        }
+        self.0.push_str(&encoded(value));
         self.0.push('\n');
     }
 }

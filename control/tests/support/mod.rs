@@ -15,7 +15,8 @@ use std::time::{Duration, Instant};
 use control::cgroup::Groups;
 use control::initialize::confine::CGROUPS;
 use control::model::{
-    AbsolutePath, EntryPoint, NewSite, Site, SiteId, Span, UserName, parse_domain,
+    AbsolutePath, Application, EntryPoint, NewSite, Site, SiteId, SiteSettings, Span, UserName,
+    parse_domain,
 };
 use control::settings::Settings;
 use control::{emperor, registry};
@@ -233,11 +234,12 @@ impl Backend {
             user,
             domain: parse_domain(&format!("{name}.example")).unwrap(),
             directory: AbsolutePath::parse(directory.to_str().unwrap()).unwrap(),
-            entry: EntryPoint::parse("app").unwrap(),
+            application: Application::Wsgi(EntryPoint::parse("app").unwrap()),
             venv: None,
             idle,
             enabled: true,
             pin: None,
+            settings: SiteSettings::default(),
         };
         let site = edit.add_site(&site).unwrap();
         edit.commit().unwrap();

@@ -101,6 +101,14 @@ impl Session<'_> {
         Ok(site)
     }
 
+    fn names_of_variables(&self, site: i64) -> Result<Vec<String>> {
+        let mut statement = self
+            .transaction
+            .prepare_cached("SELECT name FROM environment WHERE site = ?1")?;
+        let names = statement.query_map([site], |row| row.get(0))?;
+        Ok(names.collect::<Result<_, _>>()?)
+    }
+
     fn site_must_exist(&self, id: SiteId) -> Result<()> {
         self.site(id)?.map(drop).ok_or_else(|| missing("site", id))
     }
@@ -269,16 +277,17 @@ impl Edit for Session<'_> {
     fn add_site(&mut self, new: &NewSite) -> Result<Site> {
         self.user_must_exist(&new.user)?;
         self.domain_is_free(&new.domain)?;
-        let sql = "INSERT INTO sites (user, domain, directory, entry, venv, idle, enabled, pin) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)";
+        let sql = "INSERT INTO sites (user, domain, directory, entry, venv, idle, enabled, pin, kind, settings) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)";
         let NewSite {
             user,
             domain,
             directory,
-            entry,
+            application,
             venv,
             idle,
             enabled,
             pin,
+            settings,
         } = new.clone();
         self.execute(
             sql,
@@ -286,11 +295,13 @@ impl Edit for Session<'_> {
                 user.as_str(),
                 domain.as_str(),
                 directory.as_str(),
-                entry.to_string(),
+                application.to_string(),
                 venv.as_ref().map(AbsolutePath::as_str),
                 idle.map(|span| span.to_string()),
                 enabled,
-                pin.map(|id| id.0.get())
+                pin.map(|id| id.0.get()),
+                application.kind(),
+                rows::settings_text(&settings)?
             ],
         )?;
         let id = rows::site_id(self.transaction.last_insert_rowid())?;
@@ -303,32 +314,57 @@ impl Edit for Session<'_> {
             user,
             domain,
             directory,
-            entry,
+            application,
             venv,
             idle,
             enabled,
             pin,
+            settings,
         })
     }
 
     fn set_site(&mut self, site: &Site) -> Result<()> {
         self.user_must_exist(&site.user)?;
-        let sql = "UPDATE sites SET user = ?2, directory = ?3, entry = ?4, venv = ?5, idle = ?6, enabled = ?7, pin = ?8 WHERE id = ?1 AND domain = ?9";
+        let sql = "UPDATE sites SET user = ?2, directory = ?3, entry = ?4, venv = ?5, idle = ?6, enabled = ?7, pin = ?8, kind = ?10, settings = ?11 WHERE id = ?1 AND domain = ?9";
         let values = params![
             rows::number(site.id),
             site.user.as_str(),
             site.directory.as_str(),
-            site.entry.to_string(),
+            site.application.to_string(),
             site.venv.as_ref().map(AbsolutePath::as_str),
             site.idle.map(|span| span.to_string()),
             site.enabled,
             site.pin.map(|id| id.0.get()),
-            site.domain.as_str()
+            site.domain.as_str(),
+            site.application.kind(),
+            rows::settings_text(&site.settings)?
         ];
         match self.execute(sql, values)? {
             0 => Err(missing("site", &site.domain)),
             _ => Ok(()),
         }
+    }
+
+    fn set_environment(&mut self, site: SiteId, environment: &Environment) -> Result<()> {
+        self.site_must_exist(site)?;
+        let site = rows::number(site);
+        let wanted = environment.variables();
+        for name in self.names_of_variables(site)? {
+            if !wanted.keys().any(|wanted| wanted.as_str() == name) {
+                self.execute(
+                    "DELETE FROM environment WHERE site = ?1 AND name = ?2",
+                    params![site, name],
+                )?;
+            }
+        }
+        for (name, variable) in wanted {
+            let sql = "INSERT INTO environment (site, name, value, secret) VALUES (?1, ?2, ?3, ?4) \
+                ON CONFLICT (site, name) DO UPDATE SET value = excluded.value, secret = excluded.secret \
+                WHERE value != excluded.value OR secret != excluded.secret";
+            let value = variable.value.expose();
+            self.execute(sql, params![site, name.as_str(), value, variable.secret])?;
+        }
+        Ok(())
     }
 
     fn remove_site(&mut self, id: SiteId) -> Result<()> {

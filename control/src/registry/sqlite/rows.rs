@@ -6,10 +6,8 @@ use std::fmt::Display;
 use std::num::{NonZeroU32, NonZeroU64};
 use table::SiteRecord;
 
-pub(super) const SITE: &str =
-    "s.id, s.user, s.domain, s.directory, s.entry, s.venv, s.idle, s.enabled, s.pin";
-pub(super) const HOST: &str =
-    "d.domain, s.id, s.domain, s.pin, s.enabled FROM domains d JOIN sites s ON s.id = d.site";
+pub(super) const SITE: &str = "s.id, s.user, s.domain, s.directory, s.entry, s.venv, s.idle, s.enabled, s.pin, s.kind, s.settings";
+pub(super) const HOST: &str = "d.domain, s.id, s.domain, s.pin, s.enabled, s.kind FROM domains d JOIN sites s ON s.id = d.site";
 pub(super) const BACKEND: &str = "id, name, address, key, weight, state";
 
 /// Makes an error of a value of row `key` that is not valid.
@@ -59,7 +57,11 @@ pub(super) fn site(row: &Row<'_>) -> Result<Site> {
         user: UserName::parse(&row.get::<_, String>(1)?).map_err(bad("site", id))?,
         domain: Domain::parse(&row.get::<_, String>(2)?).map_err(bad("site", id))?,
         directory: AbsolutePath::parse(&row.get::<_, String>(3)?).map_err(bad("site", id))?,
-        entry: EntryPoint::parse(&row.get::<_, String>(4)?).map_err(bad("site", id))?,
+        application: Application::parse(
+            row.get_ref(9)?.as_str().map_err(rusqlite::Error::from)?,
+            row.get_ref(4)?.as_str().map_err(rusqlite::Error::from)?,
+        )
+        .map_err(bad("site", id))?,
         venv: venv
             .map(|path| AbsolutePath::parse(&path))
             .transpose()
@@ -70,6 +72,8 @@ pub(super) fn site(row: &Row<'_>) -> Result<Site> {
             .map_err(bad("site", id))?,
         enabled: row.get(7)?,
         pin: row.get::<_, Option<i64>>(8)?.map(backend_id).transpose()?,
+        settings: settings(row.get_ref(10)?.as_str().map_err(rusqlite::Error::from)?)
+            .map_err(bad("site", id))?,
     })
 }
 
@@ -85,6 +89,44 @@ pub(super) fn host(row: &Row<'_>) -> Result<(Domain, SiteRecord)> {
             primary: domain(primary)?,
             pin,
             enabled: row.get(4)?,
+            protocol: protocol(row.get_ref(5)?.as_str().map_err(rusqlite::Error::from)?)?,
+        },
+    ))
+}
+
+/// Most sites have none.
+fn settings(text: &str) -> serde_json::Result<SiteSettings> {
+    match text {
+        "{}" => Ok(SiteSettings::default()),
+        text => serde_json::from_str(text),
+    }
+}
+
+/// Settings as the registry keeps them: what is not set is not written.
+pub(super) fn settings_text(settings: &SiteSettings) -> Result<String> {
+    let written = match settings == &SiteSettings::default() {
+        true => Ok("{}".to_owned()),
+        false => serde_json::to_string(settings),
+    };
+    written.map_err(|error| RegistryError::Refused(error.to_string()))
+}
+
+fn protocol(kind: &str) -> Result<Protocol> {
+    match kind {
+        "wsgi" => Ok(Protocol::Uwsgi),
+        "command" => Ok(Protocol::Http),
+        _ => Err("it is of an unknown kind").map_err(bad("site", kind)),
+    }
+}
+
+pub(super) fn variable(row: &Row<'_>) -> Result<(EnvName, EnvVariable)> {
+    let name: String = row.get(0)?;
+    let value = EnvValue::parse(row.get_ref(1)?.as_str().map_err(rusqlite::Error::from)?);
+    Ok((
+        EnvName::parse(&name).map_err(bad("variable", &name))?,
+        EnvVariable {
+            value: value.map_err(bad("variable", &name))?,
+            secret: row.get(2)?,
         },
     ))
 }

@@ -176,6 +176,16 @@ impl View for Session<'_> {
         })
     }
 
+    fn environment(&self, site: SiteId) -> Result<Environment> {
+        let sql = "SELECT name, value, secret FROM environment WHERE site = ?1 ORDER BY name";
+        let variables = self.all(sql, [rows::number(site)], rows::variable)?;
+        Environment::new(variables.into_iter().collect()).map_err(|source| RegistryError::Row {
+            what: "environment",
+            key: site.to_string(),
+            source,
+        })
+    }
+
     fn hosts_after(&self, after: Option<&Domain>, limit: u32) -> Result<Vec<(Domain, SiteRecord)>> {
         let sql = format!(
             "SELECT {} WHERE d.domain > ?1 ORDER BY d.domain LIMIT ?2",
