@@ -15,6 +15,7 @@ use tokio::net::UnixListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 
+use crate::change::Changer;
 use crate::emperor::{self, Alarm, EmperorError, Stats};
 use crate::follow::{self, FollowError, Follower};
 use crate::http::{self, Daemon};
@@ -24,6 +25,7 @@ use crate::initialize::held::remove_if_there;
 use crate::initialize::launching;
 use crate::initialize::machine::{Limits, Shown};
 use crate::initialize::prepare::{Place, SharedRegistry, group_of};
+use crate::logs;
 use crate::registry::{self, RegistryError};
 use crate::sandbox::missing;
 use crate::settings::{Role, Settings};
@@ -86,6 +88,13 @@ pub async fn run(settings: Settings) -> Result<(), DaemonError> {
         true => Some(start_waking(&settings, &follower).await?),
         false => None,
     };
+    let changer = Changer {
+        machine: settings.name.clone(),
+        registry: Arc::new(Mutex::new(registry::open(&settings)?)),
+        follower: follower.clone(),
+        driver: driver.clone(),
+    };
+    tokio::spawn(changer.run());
     let control = listen(&settings.paths().control_socket(), 0o660, group)?;
     let api = http::router(Daemon {
         name: settings.name.clone(),
@@ -197,10 +206,11 @@ async fn start_waking(
     let alarm = Alarm::new(paths.emperor_stats());
     let limits = Limits::with_start(settings.backend.start_timeout.duration());
     let mut sites = Driver::new(
-        place,
+        place.clone(),
         registry.clone(),
         alarm.clone(),
         limits,
+        &settings.waking,
         driver.clone(),
     );
     sites.adopt(found);
@@ -217,7 +227,13 @@ async fn start_waking(
         paths.emperor_stats(),
         driver.clone(),
     ));
-    tokio::spawn(retire(registry, follower.clone(), driver.clone()));
+    tokio::spawn(logs::keeper::keep(
+        paths.clone(),
+        settings.backend.logs,
+        registry.clone(),
+        driver.clone(),
+    ));
+    tokio::spawn(heed(place, registry, follower.clone(), driver.clone()));
     let launchers = listen(&paths.launch_socket(), 0o600, None)?;
     tokio::spawn(launching::serve(launchers, driver.clone()));
     Ok(driver)
@@ -258,8 +274,13 @@ async fn stay(stats: &Stats, driver: &mpsc::Sender<Message>) -> io::Result<()> {
     Readable::new(process)?.ready().await
 }
 
-/// Stops sites that the registry has switched off or forgotten.
-async fn retire(registry: SharedRegistry, follower: Follower, driver: mpsc::Sender<Message>) {
+/// Tells the driver what the registry says of sites that are awake: that they are off or gone, and how long they stay awake.
+async fn heed(
+    place: Arc<Place>,
+    registry: SharedRegistry,
+    follower: Follower,
+    driver: mpsc::Sender<Message>,
+) {
     let mut revision = follower.revision();
     while revision.changed().await.is_ok() {
         let (answer, asked) = tokio::sync::oneshot::channel();
@@ -272,29 +293,31 @@ async fn retire(registry: SharedRegistry, follower: Follower, driver: mpsc::Send
             .into_iter()
             .filter(|now| is_awake(now.shown))
             .map(|now| now.site);
-        let (registry, awake) = (registry.clone(), awake.collect::<Vec<_>>());
+        let (place, registry, awake) = (place.clone(), registry.clone(), awake.collect::<Vec<_>>());
         let look = move || {
             let mut registry = registry.lock().unwrap_or_else(PoisonError::into_inner);
             let view = registry.view()?;
-            let mut gone = Vec::new();
-            for site in awake {
-                if view.site(site)?.is_none_or(|site| !site.enabled) {
-                    gone.push(site);
-                }
+            let mut news = Vec::with_capacity(awake.len());
+            for id in awake {
+                news.push(match view.site(id)? {
+                    Some(site) if site.enabled => Message::Settled(id, place.idle(&site)),
+                    Some(_) | None => Message::Retired(id),
+                });
             }
-            Ok::<_, RegistryError>(gone)
+            Ok::<_, RegistryError>(news)
         };
         match tokio::task::spawn_blocking(look).await {
-            Ok(Ok(gone)) => {
-                for site in gone {
-                    let _ = driver.send(Message::Retired(site)).await;
+            Ok(Ok(news)) => {
+                for message in news {
+                    // Whoever does not listen has ended.
+                    let _ = driver.send(message).await;
                 }
             }
             Ok(Err(problem)) => {
-                tracing::error!(%problem, "cannot look which running sites are switched off")
+                tracing::error!(%problem, "cannot look what has changed for running sites")
             }
             Err(problem) => {
-                tracing::error!(%problem, "cannot look which running sites are switched off")
+                tracing::error!(%problem, "cannot look what has changed for running sites")
             }
         }
     }
@@ -303,7 +326,7 @@ async fn retire(registry: SharedRegistry, follower: Follower, driver: mpsc::Send
 fn is_awake(shown: Shown) -> bool {
     matches!(
         shown,
-        Shown::Starting(_) | Shown::Running(_) | Shown::Reloading(_)
+        Shown::Starting(_) | Shown::Running(_) | Shown::Reloading(_) | Shown::Stopping(_)
     )
 }
 

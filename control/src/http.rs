@@ -4,6 +4,8 @@
 //! |---|---|
 //! | `GET /initialize?site=ID&sent=0\|1&idempotent=0\|1` | 204: send the request (again); 502: a real one; 503 with `Retry-After`, `X-Paas-Reason`, `X-Paas-Id`: an error page; 404: no such site |
 //! | `POST /refresh` | 200 when the table holds what the registry holds, with the revision; 500 with the reason |
+//! | `POST /order?site=ID&order=start\|stop\|reload&wait=0\|1` | JSON: what came of it; 404: no backend |
+//! | `GET /history?site=ID` | JSON: the last starts and broken requests; 404: no backend |
 //! | `GET /status` | JSON |
 
 use axum::Json;
@@ -16,9 +18,9 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::follow::Follower;
-use crate::initialize::driver::{Message, SiteNow};
+use crate::initialize::driver::{Message, SiteNow, Told};
 use crate::initialize::machine::Shown;
-use crate::initialize::words::{Answer, Generation, Visit};
+use crate::initialize::words::{Answer, Failure, Generation, Order, Visit};
 use crate::model::SiteId;
 
 /// What the API answers from.
@@ -37,6 +39,8 @@ pub fn router(daemon: Daemon) -> Router {
     Router::new()
         .route("/initialize", get(initialize))
         .route("/refresh", post(refresh))
+        .route("/order", post(order))
+        .route("/history", get(history))
         .route("/status", get(status))
         .with_state(daemon)
 }
@@ -74,17 +78,18 @@ async fn initialize(State(daemon): State<Daemon>, Query(query): Query<Initialize
     {
         return unavailable("restarting", 1, None);
     }
-    match told.await {
-        Ok(Answer::Ready) => StatusCode::NO_CONTENT.into_response(),
-        Ok(Answer::Real) => StatusCode::BAD_GATEWAY.into_response(),
+    let Ok(Told { answer, id }) = told.await else {
+        return unavailable("restarting", 1, None);
+    };
+    match answer {
+        Answer::Ready => StatusCode::NO_CONTENT.into_response(),
+        Answer::Real => refused(StatusCode::BAD_GATEWAY, HeaderMap::new(), id),
         // Only orders are answered so.
-        Ok(Answer::Asleep) => unavailable("restarting", 1, None),
-        Ok(Answer::NoSuchSite) => StatusCode::NOT_FOUND.into_response(),
-        Ok(Answer::Unavailable(failure)) => {
-            let reason = failure.reason;
-            unavailable(reason.word(), reason.retry_after(), Some(failure.id(site)))
+        Answer::Asleep => unavailable("restarting", 1, None),
+        Answer::NoSuchSite => StatusCode::NOT_FOUND.into_response(),
+        Answer::Unavailable(Failure { reason, .. }) => {
+            unavailable(reason.word(), reason.retry_after(), id)
         }
-        Err(_) => unavailable("restarting", 1, None),
     }
 }
 
@@ -95,10 +100,110 @@ fn unavailable(reason: &'static str, retry_after: u32, id: Option<String>) -> Re
         HeaderName::from_static("x-paas-reason"),
         HeaderValue::from_static(reason),
     );
+    refused(StatusCode::SERVICE_UNAVAILABLE, headers, id)
+}
+
+fn refused(status: StatusCode, mut headers: HeaderMap, id: Option<String>) -> Response {
     if let Some(id) = id.and_then(|id| HeaderValue::try_from(id).ok()) {
         headers.insert(HeaderName::from_static("x-paas-id"), id);
     }
-    (StatusCode::SERVICE_UNAVAILABLE, headers).into_response()
+    (status, headers).into_response()
+}
+
+#[derive(Debug, Deserialize)]
+struct OrderQuery {
+    site: u64,
+    order: OrderWord,
+    #[serde(default)]
+    wait: u8,
+}
+
+#[derive(Clone, Copy, Debug, Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum OrderWord {
+    Start,
+    Stop,
+    Reload,
+}
+
+/// What came of an order.
+#[derive(Debug, Serialize, Deserialize, PartialEq, Eq)]
+#[serde(rename_all = "kebab-case", tag = "outcome")]
+pub enum Outcome {
+    /// The site serves, by the code it was ordered to.
+    Running,
+    /// It has no processes.
+    Asleep,
+    /// It could not be done.
+    Failed {
+        /// A word of [`crate::initialize::words::Reason`].
+        reason: String,
+        /// By which `paasctl why` finds it.
+        id: String,
+    },
+    /// The registry has no such site.
+    NoSuchSite,
+    /// Nobody waits for the outcome.
+    Ordered,
+}
+
+async fn order(State(daemon): State<Daemon>, Query(query): Query<OrderQuery>) -> Response {
+    let (site, driver) = match (SiteId::new(query.site), daemon.driver) {
+        (Some(site), Some(driver)) => (site, driver),
+        _ => return StatusCode::NOT_FOUND.into_response(),
+    };
+    let order = match query.order {
+        OrderWord::Start => Order::Start,
+        OrderWord::Stop => Order::Stop,
+        OrderWord::Reload => Order::Reload,
+    };
+    let (answer, told) = oneshot::channel();
+    if driver
+        .send(Message::Ordered(site, order, answer))
+        .await
+        .is_err()
+    {
+        return StatusCode::SERVICE_UNAVAILABLE.into_response();
+    }
+    if query.wait == 0 {
+        return Json(Outcome::Ordered).into_response();
+    }
+    let Ok(Told { answer, id }) = told.await else {
+        return StatusCode::SERVICE_UNAVAILABLE.into_response();
+    };
+    Json(match answer {
+        Answer::Ready | Answer::Real => Outcome::Running,
+        Answer::Asleep => Outcome::Asleep,
+        Answer::NoSuchSite => Outcome::NoSuchSite,
+        Answer::Unavailable(failure) => Outcome::Failed {
+            reason: failure.reason.word().to_owned(),
+            id: id.unwrap_or_default(),
+        },
+    })
+    .into_response()
+}
+
+#[derive(Debug, Deserialize)]
+struct HistoryQuery {
+    site: u64,
+}
+
+async fn history(State(daemon): State<Daemon>, Query(query): Query<HistoryQuery>) -> Response {
+    let (Some(site), Some(driver)) = (SiteId::new(query.site), daemon.driver) else {
+        return StatusCode::NOT_FOUND.into_response();
+    };
+    let (answer, told) = oneshot::channel();
+    if driver
+        .send(Message::Remembered(site, answer))
+        .await
+        .is_err()
+    {
+        return StatusCode::SERVICE_UNAVAILABLE.into_response();
+    }
+    match told.await {
+        Ok(history) => Json(history).into_response(),
+        Err(_) => StatusCode::SERVICE_UNAVAILABLE.into_response(),
+    }
 }
 
 async fn refresh(State(daemon): State<Daemon>) -> Response {

@@ -3,6 +3,7 @@
 //!
 //! `model`, `escape` and `render` are pure: no clock, no file, no network.
 pub mod cgroup;
+pub mod change;
 pub mod cli;
 pub mod client;
 pub mod daemon;
@@ -15,6 +16,7 @@ pub mod generations;
 pub mod guess;
 pub mod http;
 pub mod initialize;
+pub mod logs;
 pub mod model;
 pub mod nginx;
 pub mod outbound;

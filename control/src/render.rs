@@ -2,8 +2,8 @@
 //! input gives the same bytes. Nothing in the output grows with the number of sites.
 use crate::error_page;
 use crate::escape::{NginxValue, Refused};
-use crate::model::{Backend, Method, Placement};
-use crate::settings::{BackendsFrom, Role, Settings, Workers};
+use crate::model::{Backend, Method, Placement, Span};
+use crate::settings::{BackendsFrom, Eject, Role, Settings, Workers};
 use askama::Template;
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -133,6 +133,7 @@ struct Http {
 struct BalancerPart {
     source: Source,
     keepalive: u16,
+    eject: Option<EjectPart>,
     listen: Vec<NginxValue>,
     default_server: &'static str,
     https: Option<Https>,
@@ -141,6 +142,13 @@ struct BalancerPart {
     server_snippets: NginxValue,
     connect_timeout: NginxValue,
     read_timeout: NginxValue,
+}
+
+struct EjectPart {
+    failures: u8,
+    time: NginxValue,
+    max_time: NginxValue,
+    return_time: NginxValue,
 }
 
 struct Https {
@@ -180,6 +188,10 @@ struct BackendPart {
     socket_path: NginxValue,
     trusted: Vec<NginxValue>,
     access_log: NginxValue,
+    logs: NginxValue,
+    logs_from: NginxValue,
+    site_access_log: NginxValue,
+    site_error_log: NginxValue,
     read_timeout: NginxValue,
     fallback_timeout: NginxValue,
     initialize: NginxValue,
@@ -247,6 +259,7 @@ fn balancer(input: &Input<'_>, notes: &mut Vec<String>) -> Result<BalancerPart, 
     Ok(BalancerPart {
         source,
         keepalive: settings.keepalive,
+        eject: eject(&settings.eject)?,
         listen: settings
             .listen
             .iter()
@@ -273,6 +286,18 @@ fn balancer(input: &Input<'_>, notes: &mut Vec<String>) -> Result<BalancerPart, 
         )?,
         read_timeout: value("balancer.read_timeout", &settings.read_timeout.to_string())?,
     })
+}
+
+/// None: failures eject nobody.
+fn eject(settings: &Eject) -> Result<Option<EjectPart>, RenderError> {
+    let span = |what, span: &Span| value(what, &span.to_string());
+    let part = EjectPart {
+        failures: settings.failures,
+        time: span("balancer.eject.time", &settings.time)?,
+        max_time: span("balancer.eject.max_time", &settings.max_time)?,
+        return_time: span("balancer.eject.return", &settings.return_time)?,
+    };
+    Ok((part.failures > 0).then_some(part))
 }
 
 /// The `server` lines of static mode. What they cannot say is noted.
@@ -318,6 +343,16 @@ fn backend(settings: &Settings) -> Result<BackendPart, RenderError> {
     let control = control.to_str().ok_or(RenderError::Path {
         what: "the control socket",
     })?;
+    let logs = paths.logs();
+    let logs = logs.to_str().ok_or(RenderError::Path {
+        what: "the sites' logs",
+    })?;
+    let within = |before, text, after| {
+        NginxValue::within(before, text, after).map_err(|source| RenderError::Value {
+            what: "the sites' logs",
+            source,
+        })
+    };
     let initialize = NginxValue::within(
         "http://unix:",
         control,
@@ -342,6 +377,10 @@ fn backend(settings: &Settings) -> Result<BackendPart, RenderError> {
             "the backend's access log",
             &paths.logs().join("backend-access.log"),
         )?,
+        logs: path("the sites' logs", &paths.logs())?,
+        logs_from: within("from=", logs, "")?,
+        site_access_log: within("", logs, "/$paas_site/access.log")?,
+        site_error_log: within("", logs, "/$paas_site/error.log")?,
         read_timeout: value("backend.read_timeout", &backend.read_timeout.to_string())?,
         // A little longer than the daemon takes to give a start up, so that its answer arrives.
         fallback_timeout: value(

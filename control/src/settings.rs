@@ -1,7 +1,8 @@
 //! The machine's settings, `etc/paas/paas.toml` below the root: what a machine is, where it listens, its limits.
 //! Everything has a default; an unknown key is refused. Relative paths in the file are taken below the root, absolute
 //! ones as they stand.
-use crate::model::{AbsolutePath, Invalid, Span, UidRange};
+use crate::logs::rotate::Bound;
+use crate::model::{AbsolutePath, Idle, Invalid, Span, UidRange};
 use crate::paths::{Paths, SocketPattern};
 use serde::Deserialize;
 use std::net::SocketAddr;
@@ -147,6 +148,8 @@ pub struct Balancer {
     pub default_server: bool,
     /// Idle connections to backends that each worker keeps.
     pub keepalive: u16,
+    /// When a backend that fails is left out.
+    pub eject: Eject,
 }
 
 /// Where a certificate lies.
@@ -210,13 +213,15 @@ pub struct Backend {
     /// How long a site may take to start.
     pub start_timeout: Span,
     /// After how long without a request a site sleeps, unless it says otherwise.
-    pub idle: Span,
+    pub idle: Idle,
     /// The uWSGI program.
     pub uwsgi: AbsolutePath,
     /// The Emperor's wrapper, `paas-launch`.
     pub launcher: AbsolutePath,
     /// uWSGI processes for each site.
     pub workers: u16,
+    /// How large each of a site's logs may become, and how many older files of it there are.
+    pub logs: Bound,
 }
 
 /// The settings of one machine.
@@ -276,6 +281,8 @@ impl Settings {
     }
 }
 
+#[path = "settings_eject.rs"]
+mod eject;
 #[path = "settings_sandbox.rs"]
 mod sandbox;
 #[path = "settings_file.rs"]
@@ -283,6 +290,7 @@ mod toml_file;
 #[path = "settings_waking.rs"]
 mod waking;
 
+pub use eject::Eject;
 pub use sandbox::Sandbox;
 pub use waking::Waking;
 

@@ -1,5 +1,7 @@
 //! The shape of `paas.toml`, its defaults, and the way from it to checked settings.
 use super::*;
+use crate::logs::rotate::{Bound, LEAST};
+use crate::model::Bytes;
 use serde::Deserialize;
 
 #[derive(Deserialize, Default)]
@@ -47,6 +49,7 @@ struct BalancerFile {
     read_timeout: Option<String>,
     default_server: Option<bool>,
     keepalive: Option<u16>,
+    eject: eject::EjectFile,
 }
 
 #[derive(Deserialize, Default)]
@@ -61,6 +64,8 @@ struct BackendFile {
     uwsgi: Option<String>,
     launcher: Option<String>,
     workers: Option<u16>,
+    log_size: Option<String>,
+    log_keep: Option<u32>,
 }
 
 /// Knows where the values came from, for messages and for relative paths.
@@ -208,6 +213,7 @@ impl Checked<'_> {
             read_timeout: self.span("balancer.read_timeout", raw.read_timeout, "75s")?,
             default_server: raw.default_server.unwrap_or(true),
             keepalive: raw.keepalive.unwrap_or(1024),
+            eject: self.eject(raw.eject)?,
         })
     }
 
@@ -230,6 +236,23 @@ impl Checked<'_> {
                 ),
             ));
         }
+        let size = self.check(
+            "backend.log_size",
+            Bytes::parse(raw.log_size.as_deref().unwrap_or("8m")),
+        )?;
+        let keep = raw.log_keep.unwrap_or(3);
+        for (key, number, range) in [
+            ("backend.log_size", size.get(), LEAST..=1 << 40),
+            ("backend.log_keep", keep.into(), 0..=1000),
+        ] {
+            if !range.contains(&number) {
+                let why = format!("it must be {} to {}", range.start(), range.end());
+                return Err(self.invalid(
+                    key,
+                    Invalid::new("a bound of logs", &number.to_string(), why),
+                ));
+            }
+        }
         Ok(Backend {
             listen: raw
                 .listen
@@ -241,7 +264,10 @@ impl Checked<'_> {
             socket_path,
             read_timeout: self.span("backend.read_timeout", raw.read_timeout, "70s")?,
             start_timeout: self.span("backend.start_timeout", raw.start_timeout, "60s")?,
-            idle: self.span("backend.idle", raw.idle, "10m")?,
+            idle: self.check(
+                "backend.idle",
+                Idle::parse(raw.idle.as_deref().unwrap_or("10m")),
+            )?,
             uwsgi: self.path(
                 "backend.uwsgi",
                 raw.uwsgi.as_deref().unwrap_or("/usr/bin/uwsgi"),
@@ -251,6 +277,10 @@ impl Checked<'_> {
                 &raw.launcher.unwrap_or_else(beside_this_program),
             )?,
             workers,
+            logs: Bound {
+                size: size.get(),
+                keep,
+            },
         })
     }
 
@@ -265,7 +295,7 @@ impl Checked<'_> {
             .map(|name| name.to_string())
     }
 
-    fn span(
+    pub(super) fn span(
         &self,
         key: &'static str,
         text: Option<String>,

@@ -89,6 +89,11 @@ fn a_bad_value_is_refused_with_its_key_and_the_rule() {
             "75s",
         ),
         (
+            "[balancer.eject]\nreturn = \"soon\"",
+            "balancer.eject.return",
+            "75s",
+        ),
+        (
             "[balancer]\nconnect_timeout_ms = 0",
             "balancer.connect_timeout_ms",
             "more than 0",
@@ -124,6 +129,17 @@ fn a_bad_value_is_refused_with_its_key_and_the_rule() {
             "$",
         ),
         ("[backend]\nworkers = 0", "backend.workers", "1 to 1024"),
+        (
+            "[backend]\nlog_size = \"1k\"",
+            "backend.log_size",
+            "65536 to",
+        ),
+        ("[backend]\nlog_size = \"big\"", "backend.log_size", "10m"),
+        (
+            "[backend]\nlog_keep = 1001",
+            "backend.log_keep",
+            "0 to 1000",
+        ),
     ] {
         let said = refused(text);
         assert!(

@@ -140,13 +140,14 @@ fn the_table_follows_every_kind_of_change() {
         })
     });
     world.edit(|edit| {
-        edit.set_placement(&Placement {
+        let placement = Placement {
             method: Method::Python64,
             change: Some(SlowChange {
                 from: Method::Rendezvous,
                 threshold: u64::MAX - 1,
             }),
-        })
+        };
+        edit.set_placement(&placement, None)
     });
     world.sync();
     let (held, right) = world.both();

@@ -5,7 +5,9 @@ use askama::Template;
 
 use crate::escape::{IniValue, Refused};
 use crate::initialize::words::Generation;
-use crate::model::{Application, EntryPoint, Invalid, OptionName, Site, SiteId, Span, UrlPrefix};
+use crate::model::{
+    Application, EntryPoint, Idle, Invalid, OptionName, Site, SiteId, Span, UrlPrefix,
+};
 
 /// What can keep a site's configuration from being written.
 #[derive(Debug, thiserror::Error)]
@@ -48,7 +50,7 @@ pub struct Defaults {
     /// Processes of each site.
     pub workers: u16,
     /// After how long without a request a site sleeps, unless it says otherwise.
-    pub idle: Span,
+    pub idle: Idle,
     /// The longest queue: never above what the kernel allows, or uWSGI refuses to start.
     pub backlog: u32,
 }
@@ -68,7 +70,7 @@ struct VassalIni<'a> {
     venv: Option<IniValue>,
     domain: IniValue,
     backlog: u32,
-    idle: u64,
+    idle: Option<u64>,
     /// The operator's own lines for all sites.
     snippets: Option<&'a str>,
     site: Numbers,
@@ -91,6 +93,11 @@ struct Numbers {
 #[template(path = "vassal-command.ini", escape = "none")]
 struct CommandIni {
     domain: IniValue,
+}
+
+/// The platform decides when a site sleeps. If it cannot, for want of a daemon or of nginx's counters, uWSGI does, much later.
+fn safety_net(idle: Span) -> u64 {
+    idle.whole_seconds() * 4 + 600
 }
 
 /// The configuration of `site` on a machine with these `defaults` and the operator's own lines.
@@ -135,7 +142,7 @@ fn wsgi(
             .transpose()?,
         domain: value("its domain", site.domain.as_str())?,
         backlog: defaults.backlog,
-        idle: site.idle.unwrap_or(defaults.idle).whole_seconds(),
+        idle: site.idle.unwrap_or(defaults.idle).span().map(safety_net),
         snippets: (!snippets.is_empty()).then_some(snippets),
         site: Numbers {
             workers: settings.workers,

@@ -12,7 +12,7 @@ fn site() -> Site {
         directory: AbsolutePath::parse("/srv/100% mine").unwrap(),
         application: Application::Wsgi(EntryPoint::parse("web/app.py:app").unwrap()),
         venv: None,
-        idle: Some(Span::from_millis(1500).unwrap()),
+        idle: Some(Idle::parse("1500ms").unwrap()),
         enabled: true,
         pin: None,
         settings: SiteSettings::default(),
@@ -22,7 +22,7 @@ fn site() -> Site {
 fn defaults() -> Defaults {
     Defaults {
         workers: 2,
-        idle: Span::seconds(600),
+        idle: Idle::parse("10m").unwrap(),
         backlog: 1024,
     }
 }
@@ -34,7 +34,7 @@ fn a_site_becomes_a_whole_configuration() {
         "chdir = /srv/100%% mine",
         "wsgi-file = web/app.py",
         "callable = app",
-        "idle = 2",
+        "idle = 608",
         "listen = 1024",
         "harakiri = 60",
         "strict = true",
@@ -46,6 +46,12 @@ fn a_site_becomes_a_whole_configuration() {
         );
     }
     assert!(!text.contains("virtualenv"));
+    let sleepless = Site {
+        idle: Some(Idle::Never),
+        ..site()
+    };
+    let sleepless = render(&sleepless, &defaults(), "").unwrap();
+    assert!(!sleepless.contains("idle"), "{sleepless}");
     assert_eq!(text, render(&site(), &defaults(), "harakiri = 60").unwrap());
 }
 

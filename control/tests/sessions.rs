@@ -142,6 +142,11 @@ fn a_static_balancer() {
 }
 
 #[test]
+fn placement() {
+    play("placement.txt");
+}
+
+#[test]
 fn taking_over() {
     play("takeover.txt");
 }

@@ -9,7 +9,7 @@ use crate::sandbox::Sandbox;
 use crate::sys;
 
 /// The parts of the order that are about it. Without root there are none.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug, Default, PartialEq, Eq)]
 pub struct Confinement {
     /// Directories of control groups, made by the daemon.
     groups: Vec<String>,

@@ -35,6 +35,7 @@ pub fn of(order: &Order, pipe: i32) -> Vec<(String, String)> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::confinement::Confinement;
 
     fn order(program: Program) -> Order {
         Order {
@@ -47,6 +48,7 @@ mod tests {
             environment: ["LANG=de_DE.UTF-8", "A=b=c", "UWSGI_EMPEROR_FD=9"]
                 .map(String::from)
                 .to_vec(),
+            confinement: Confinement::default(),
         }
     }
 

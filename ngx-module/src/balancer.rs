@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use routing::health::Action;
 use table::{BackendId, SiteRecord};
 
 use crate::context::Context;
@@ -15,7 +16,9 @@ use crate::ffi::request::{Expression, Request};
 #[cfg(any(ngx_feature = "ssl", ngx_feature = "http_ssl"))]
 use crate::ffi::tls::Sessions;
 use crate::ffi::upstream::Upstream;
-use crate::{site, worker};
+use crate::health::{Place as Entry, Watch};
+use crate::site;
+use crate::worker::{self, Backend, Chosen};
 
 mod peers;
 mod servers;
@@ -99,6 +102,9 @@ pub(crate) fn prepare(
             ));
         }
         http.places_by_table = true;
+        if http.watch.is_none() && http.eject.failures > 0 {
+            http.watch = Some(Watch::add(conf, http.eject)?);
+        }
         Over::Table
     });
     Ok(())
@@ -132,6 +138,15 @@ pub(crate) enum Failure {
     Answered,
 }
 
+/// What else is known of an attempt.
+#[derive(Clone, Copy)]
+pub(crate) struct Attempt {
+    /// When it began.
+    pub(crate) sent: u64,
+    /// The answer says that the backend, and not the site, is to blame.
+    pub(crate) is_backend_s_fault: bool,
+}
+
 impl Outcome {
     /// Whether the request goes to another one if it goes on.
     fn is_final(self) -> bool {
@@ -158,8 +173,9 @@ enum Among<'r> {
     },
     Backends {
         site: Option<&'r SiteRecord>,
+        watch: Option<&'r Watch>,
         tried: Vec<BackendId>,
-        current: Option<BackendId>,
+        current: Option<Chosen>,
     },
 }
 
@@ -181,6 +197,7 @@ impl<'r> Selection<'r> {
             }
             Over::Table => Among::Backends {
                 site: site::of(request),
+                watch: request.main().http_conf()?.watch.as_ref(),
                 tried: Vec::new(),
                 current: None,
             },
@@ -212,7 +229,7 @@ impl<'r> Selection<'r> {
     pub(crate) fn tries(&self) -> usize {
         let tries = match &self.among {
             Among::Servers { servers, .. } => servers.tries(),
-            Among::Backends { .. } => worker::tries(self.keepalive()),
+            Among::Backends { watch, .. } => worker::begin(self.keepalive(), *watch),
         };
         tries.clamp(1, MOST_TRIES)
     }
@@ -235,11 +252,12 @@ impl<'r> Selection<'r> {
             }
             Among::Backends {
                 site,
+                watch,
                 tried,
                 current,
             } => {
-                let (id, backend) = worker::choose((*site)?, tried)?;
-                *current = Some(id);
+                let chosen = worker::choose((*site)?, tried, *watch)?;
+                let backend = &current.insert(chosen).backend;
                 (backend.address.give(pool)?, Arc::clone(&backend.name))
             }
         };
@@ -248,7 +266,7 @@ impl<'r> Selection<'r> {
     }
 
     /// nginx is done with what `next` gave last.
-    pub(crate) fn done(&mut self, outcome: Outcome) {
+    pub(crate) fn done(&mut self, outcome: Outcome, attempt: Attempt) {
         match &mut self.among {
             Among::Servers {
                 servers,
@@ -267,12 +285,58 @@ impl<'r> Selection<'r> {
                     tried.push(place);
                 }
             }
-            Among::Backends { tried, current, .. } => {
-                let Some(id) = current.take() else { return };
+            Among::Backends {
+                watch,
+                tried,
+                current,
+                ..
+            } => {
+                let Some(chosen) = current.take() else { return };
+                if let Some(watch) = watch {
+                    let action = tell(watch, chosen.place, outcome, attempt);
+                    follow(action, self.request, &chosen.backend, self.part);
+                }
                 if outcome.is_final() {
-                    tried.push(id);
+                    tried.push(chosen.backend.id);
                 }
             }
         }
+    }
+}
+
+/// Notes what an attempt says of a backend's health.
+fn tell(watch: &Watch, place: Option<Entry>, outcome: Outcome, attempt: Attempt) -> Action {
+    match outcome {
+        // A site's own errors say nothing about the backend. What its nginx says by itself it says in a header that no site
+        // can send.
+        Outcome::Answered | Outcome::Refused | Outcome::Failed(Failure::Answered) => {
+            match attempt.is_backend_s_fault {
+                true => watch.failed(place, attempt.sent),
+                false => watch.answered(place),
+            }
+        }
+        Outcome::Failed(Failure::Unreached | Failure::Broken) => watch.failed(place, attempt.sent),
+        Outcome::Failed(Failure::Silent) => watch.was_silent(place, attempt.sent),
+        Outcome::Unknown | Outcome::StaleConnection => Action::Nothing,
+    }
+}
+
+/// Does what follows.
+fn follow(action: Action, request: Request<'_>, backend: &Backend, part: &ServerConf) {
+    let (name, address) = (&backend.name, &backend.address);
+    let log = |message: std::fmt::Arguments<'_>| request.log().write(Level::Warning, message);
+    match action {
+        Action::Eject(time) => {
+            if let Some(keepalive) = &part.keepalive {
+                keepalive.close_to(|other| other == address.sockaddr());
+            }
+            log(format_args!(
+                "paas_eject: backend {name} ({address}) fails and gets no requests for {time} ms"
+            ));
+        }
+        Action::Readmit => log(format_args!(
+            "paas_eject: backend {name} ({address}) serves again and gets its sites back little by little"
+        )),
+        Action::Nothing | Action::Avoid | Action::Try => (),
     }
 }

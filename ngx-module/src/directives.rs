@@ -21,10 +21,13 @@ use crate::ffi::conf::{Conf, Directive, Refusal, milliseconds};
 use crate::ffi::keepalive::Keepalive;
 use crate::ffi::mapping;
 use crate::ffi::upstream::Upstream;
+use crate::health::Watch;
 
+mod eject;
 mod keepalive;
 mod socket;
 
+pub(crate) use eject::PaasEject;
 pub(crate) use keepalive::PaasKeepalive;
 use socket::Pattern;
 
@@ -40,6 +43,11 @@ pub(crate) struct HttpConf {
     pub(crate) activity: Option<Option<Counters>>,
     /// Whether some upstream block takes its backends from the table.
     pub(crate) places_by_table: bool,
+    /// When a backend of the table is ejected.
+    pub(crate) eject: routing::health::Settings,
+    is_eject_set: bool,
+    /// What is known of the backends, if failures eject them.
+    pub(crate) watch: Option<Watch>,
     /// Who needs a table, in words for a message, if somebody does.
     needs_table: Option<String>,
 }

@@ -4,6 +4,7 @@
 //! * [`worker`], [`site`] - what this worker knows of the table: host to site, site to backend;
 //! * [`role`] - `paas_role`: who is refused, which headers may not pass;
 //! * [`balancer`] - `paas_hash`: which backend;
+//! * [`health`] - `paas_eject`: which backends of the table fail;
 //! * [`activity`] - `paas_activity`: how busy each site is;
 //! * [`fallback`] - `paas_fallback`: asleep or broken; park, wake, replay;
 //! * [`variables`] - `$paas_*`;
@@ -26,6 +27,7 @@ mod context;
 mod directives;
 mod fallback;
 mod ffi;
+mod health;
 mod role;
 mod site;
 mod variables;

@@ -13,6 +13,16 @@ use crate::site::{self, Lookup};
 /// Seconds after which a visitor may try again when the table cannot be read.
 const RETRY_AFTER: &[u8] = b"5";
 
+/// The header in which a backend's nginx says why it answers an error by itself. No site can send it: see [`filter_answer`].
+pub(crate) const REASON: &str = "X-Paas-Reason";
+/// It cannot read its table, and so serves nobody.
+const NO_TABLE: &str = "no-table";
+
+/// Whether a reason that a backend gave is one that holds for all of its sites.
+pub(crate) fn is_backend_s_fault(reason: &[u8]) -> bool {
+    reason == NO_TABLE.as_bytes()
+}
+
 /// The handler of the PREACCESS phase.
 pub(crate) struct Gate;
 
@@ -49,7 +59,7 @@ impl Handler for Gate {
             Some(Lookup::Unknown) => refuse(context, 404, "no-site"),
             Some(Lookup::Unavailable) => {
                 match request.add_answer_header("Retry-After", RETRY_AFTER) {
-                    Some(()) => refuse(context, 503, "no-table"),
+                    Some(()) => refuse(context, 503, NO_TABLE),
                     None => Outcome::Status(500),
                 }
             }

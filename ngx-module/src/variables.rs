@@ -49,6 +49,18 @@ impl Variable for Socket {
     }
 }
 
+/// `$paas_protocol`: what its processes speak there, `uwsgi` or `http`.
+pub(crate) struct Protocol;
+
+impl Variable for Protocol {
+    const NAME: &'static CStr = c"paas_protocol";
+    const CONSTANT: bool = true;
+
+    fn value(request: Request<'_>) -> Option<&[u8]> {
+        site::of(request).map(|site| site.protocol.as_str().as_bytes())
+    }
+}
+
 /// `$paas_backend`: the name of the backend chosen last.
 pub(crate) struct Backend;
 

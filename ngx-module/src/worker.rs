@@ -1,20 +1,23 @@
 //! What this worker process knows of the table: one reader, opened at the first request (never before the
 //! fork), and the backends decoded once for every revision of them.
 
-use std::collections::HashSet;
 use std::path::Path;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
+use std::sync::{Mutex, MutexGuard, PoisonError, TryLockError};
 
-use routing::{Backends, Placement, SlotTable, State};
-use table::{BackendId, BackendRecord, Reader, SiteRecord, TableError, View};
+use routing::Placement;
+use table::{BackendId, Reader, SiteRecord, TableError, View};
 
 use crate::ffi::keepalive::Keepalive;
 use crate::ffi::log::{Level, Log, OncePerSecond};
-use crate::ffi::peer::Address;
+use crate::ffi::milliseconds;
+use crate::health::Watch;
 use crate::site::Lookup;
 
+mod backends;
 mod memo;
 
+use backends::BackendList;
+pub(crate) use backends::{Backend, Chosen};
 use memo::Memo;
 
 /// A worker has one thread, so nobody ever waits for this lock.
@@ -25,28 +28,6 @@ struct Worker {
     memo: Memo,
     placement: Placement,
     backends: Option<BackendList>,
-}
-
-/// The backends of one revision, decoded.
-struct BackendList {
-    revision: u64,
-    /// In their configured order, which is that of their numbers.
-    members: Vec<Member>,
-    /// How many of them are not disabled.
-    tries: usize,
-    slots: SlotTable,
-}
-
-struct Member {
-    id: BackendId,
-    is_in_service: bool,
-    backend: Arc<Backend>,
-}
-
-/// A backend of the table, ready to be connected to.
-pub(crate) struct Backend {
-    pub(crate) name: Arc<str>,
-    pub(crate) address: Address,
 }
 
 /// Looks a host up, and keeps the list of backends fresh if the configuration needs it.
@@ -73,30 +54,37 @@ pub(crate) fn lookup(table: &Path, host: &[u8], with_backends: bool) -> Lookup {
         })
 }
 
+/// A request of a site is about to be sent: takes notice of what has happened to the backends, and closes idle connections to those
+/// that get none. Returns how many backends may be given the request.
+pub(crate) fn begin(keepalive: Option<&Keepalive>, watch: Option<&Watch>) -> usize {
+    let mut worker = lock();
+    let Some(list) = worker
+        .as_mut()
+        .and_then(|worker| worker.as_mut()?.backends.as_mut())
+    else {
+        return 0;
+    };
+    if let Some(watch) = watch {
+        list.look(watch, milliseconds());
+    }
+    if let Some(keepalive) = keepalive {
+        keepalive.agree_with(list.state(), || list.addresses(watch));
+    }
+    list.tries
+}
+
 /// The backend for a site of those that were not tried yet.
-pub(crate) fn choose(site: &SiteRecord, tried: &[BackendId]) -> Option<(BackendId, Arc<Backend>)> {
+pub(crate) fn choose(
+    site: &SiteRecord,
+    tried: &[BackendId],
+    watch: Option<&Watch>,
+) -> Option<Chosen> {
     let mut worker = lock()?;
     let worker = worker.as_mut()?;
     worker
         .backends
         .as_mut()?
-        .choose(site, &worker.placement, tried)
-}
-
-/// How many backends may be given a request that is about to be sent. Of connections kept to backends that are gone or out of
-/// service, none is kept any longer.
-pub(crate) fn tries(keepalive: Option<&Keepalive>) -> usize {
-    let worker = lock();
-    let Some(list) = worker
-        .as_ref()
-        .and_then(|worker| worker.as_ref()?.backends.as_ref())
-    else {
-        return 0;
-    };
-    if let Some(keepalive) = keepalive {
-        keepalive.agree_with(list.revision, || list.addresses());
-    }
-    list.tries
+        .choose(site, &worker.placement, tried, watch, milliseconds())
 }
 
 fn lock() -> Option<MutexGuard<'static, Option<Worker>>> {
@@ -161,58 +149,4 @@ fn refresh(backends: &mut Option<BackendList>, view: &View) -> Result<(), TableE
         *backends = Some(BackendList::new(revision, view.backends()?));
     }
     Ok(())
-}
-
-impl BackendList {
-    fn new(revision: u64, records: Vec<BackendRecord>) -> Self {
-        let slots = SlotTable::new(Backends::new(records.iter().map(BackendRecord::candidate)));
-        let tries = records
-            .iter()
-            .filter(|record| record.state != State::Disabled)
-            .count();
-        let members = records.into_iter().map(|record| Member {
-            id: record.id,
-            is_in_service: record.state != State::Disabled,
-            backend: Arc::new(Backend {
-                name: record.name.into(),
-                address: Address::from_socket(record.address),
-            }),
-        });
-        Self {
-            revision,
-            members: members.collect(),
-            tries,
-            slots,
-        }
-    }
-
-    /// Where requests may be sent.
-    fn addresses(&self) -> HashSet<&[u8]> {
-        let in_service = self.members.iter().filter(|member| member.is_in_service);
-        in_service
-            .map(|member| member.backend.address.sockaddr())
-            .collect()
-    }
-
-    fn choose(
-        &mut self,
-        site: &SiteRecord,
-        placement: &Placement,
-        tried: &[BackendId],
-    ) -> Option<(BackendId, Arc<Backend>)> {
-        let Self { members, slots, .. } = self;
-        let pin = site
-            .pin
-            .and_then(|pin| members.binary_search_by_key(&pin, |member| member.id).ok());
-        let usable = |index: usize| {
-            tried.is_empty()
-                || members
-                    .get(index)
-                    .is_some_and(|member| !tried.contains(&member.id))
-        };
-        let index = slots.choose(site.primary.as_bytes(), pin, placement, usable)?;
-        members
-            .get(index)
-            .map(|member| (member.id, Arc::clone(&member.backend)))
-    }
 }

@@ -8,6 +8,7 @@
 //! * [`placement`]: a site's key and the [`Backends`] to the backend that serves it;
 //! * [`rendezvous`]: the hashing behind it, and [`SlotTable`], its memo for many backends;
 //! * [`python27`]: CPython 2.7's string hash, to take over a deployment that was placed by it;
+//! * [`health`]: when a backend that fails is left out, and how it comes back;
 //! * [`idle`]: which of the kept connections a request gets, and which are closed.
 #![forbid(unsafe_code)]
 #![deny(
@@ -17,6 +18,7 @@
     clippy::indexing_slicing
 )]
 
+pub mod health;
 pub mod host;
 pub mod idle;
 mod log2;

@@ -10,7 +10,7 @@ use crate::{Root, build, wait};
 /// The application: notes every start and every request in `notes/`, and obeys files there.
 ///
 /// While `notes/closed` exists at import, the start waits. `/hold` answers when `notes/go` exists;
-/// `/exit` ends the worker inside the request; any other path answers
+/// `/slow-...` takes a while; `/exit` ends the worker inside the request; any other path answers
 /// `METHOD path length sum` of the body. Who the master is, is in `X-Master` (see [`crate::process::master`]), the uid in `X-Uid`.
 const RECORDER: &str = r#"
 import hashlib, os, time
@@ -52,6 +52,8 @@ def application(environ, start_response):
     if path == "/hold":
         while not exists("go"):
             time.sleep(0.005)
+    if path.startswith("/slow-"):
+        time.sleep(0.2)
     if path == "/exit":
         os._exit(3)
     answer = (seen + "\n").encode()

@@ -10,6 +10,8 @@ use crate::build;
 pub struct Outcome {
     /// Whether it succeeded.
     pub success: bool,
+    /// Its exit code.
+    pub code: Option<i32>,
     /// Its answer.
     pub out: String,
     /// What it had to say about it.
@@ -62,6 +64,7 @@ impl Paasctl {
         let text = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).into_owned();
         Outcome {
             success: output.status.success(),
+            code: output.status.code(),
             out: text(output.stdout),
             err: text(output.stderr),
         }

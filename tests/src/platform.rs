@@ -22,6 +22,8 @@ pub struct Options {
     pub balancer: String,
     /// More `paas.toml` for every backend.
     pub backend: String,
+    /// What `paasctl up`, and with it all daemons, logs: `PAAS_LOG`.
+    pub log: Option<String>,
 }
 
 impl Default for Options {
@@ -30,6 +32,7 @@ impl Default for Options {
             backends: 1,
             balancer: String::new(),
             backend: String::new(),
+            log: None,
         }
     }
 }
@@ -456,6 +459,9 @@ fn start(platform: &mut Platform<'_>) {
         "--backends",
         &platform.options.backends.to_string(),
     ]);
+    if let Some(log) = &platform.options.log {
+        command.env("PAAS_LOG", log);
+    }
     let _ = fs::remove_file(&output);
     let mut process = Process::start("paasctl up", &mut command, &output, Signal::TERM);
     wait::until("the platform is up", || {

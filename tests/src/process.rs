@@ -182,18 +182,25 @@ impl Seen {
     }
 }
 
-/// The process of a site's master, by the `X-Master` of an answer: `PID-START`, as the site sees itself in its sandbox.
+/// The process of a site's master, by the `X-Master` of an answer.
 ///
 /// # Panics
 /// When no such process runs.
 #[must_use]
 pub fn master(answer: &Response) -> u32 {
-    let told = answer
-        .header("x-master")
-        .unwrap_or_else(|| panic!("no X-Master: {answer:?}"));
+    let told = answer.header("x-master");
+    outside(told.unwrap_or_else(|| panic!("no X-Master: {answer:?}")))
+}
+
+/// The process that a site means by `PID-START`, as it sees itself in its sandbox.
+///
+/// # Panics
+/// When no such process runs.
+#[must_use]
+pub fn outside(told: &str) -> u32 {
     let (inside, start) = told
         .split_once('-')
-        .unwrap_or_else(|| panic!("X-Master: {told}"));
+        .unwrap_or_else(|| panic!("no PID-START: {told}"));
     let is_it = |pid: &u32| {
         let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
         let begun = stat

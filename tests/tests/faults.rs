@@ -35,6 +35,7 @@ const IN_REQUESTS: &[(&str, &str, &[u16])] = &[
     ("$paas_backend", "/variables", &[200]),
     ("$paas_sent", "/variables", &[200]),
     ("$paas_idempotent", "/variables", &[200]),
+    ("$paas_protocol", "/variables", &[200]),
     ("$paas_reason", "/variables", &[200]),
     ("$paas_id", "/variables", &[200]),
     // The request is over.
@@ -54,6 +55,7 @@ const IN_CONFIGURATION: &[&str] = &[
     "paas_hash",
     "paas_hash init",
     "paas_keepalive",
+    "paas_eject",
     "paas_fallback",
 ];
 
@@ -87,6 +89,7 @@ impl Front {
         let http = format!(
             "paas_table {path}/table;
              paas_activity {path}/activity;
+             paas_eject failures=3;
              paas_socket \"{path}/{{id}}.sock\";
              upstream servers {{ paas_hash $host; paas_keepalive 4; server 127.0.0.1:{site}; }}
              upstream tls {{ paas_hash $host; server 127.0.0.1:{tls}; }}
@@ -111,7 +114,7 @@ impl Front {
                  location = /woken {{ internal; return 204; }}
                  location = /never {{ internal; proxy_pass http://unix:{path}/never.sock; proxy_read_timeout 500ms; }}
                  location /variables {{
-                     return 200 '$paas_site $paas_site_id $paas_socket $paas_backend $paas_sent $paas_idempotent $paas_reason $paas_id';
+                     return 200 '$paas_site $paas_site_id $paas_socket $paas_backend $paas_sent $paas_idempotent $paas_protocol $paas_reason $paas_id';
                  }}
              }}"
         );

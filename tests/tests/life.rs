@@ -1,7 +1,5 @@
 //! A site's life: it sleeps when nobody visits, wakes, crashes and is up again, under its user's uid.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
 
 use paas_tests::process::{self, Seen};
@@ -38,63 +36,6 @@ fn a_site_nobody_visits_sleeps_and_leaves_nothing() {
             .starts_with("POST /again 4 ")
     );
     assert_eq!(site.starts(), 2);
-    platform.assert_healthy();
-}
-
-#[test]
-fn idle_stops_under_requests_lose_none_and_run_none_twice() {
-    let root = Root::new();
-    let platform = Platform::start(&root);
-    let site = platform.recorder_with("a.test", &["--idle", "1s"]);
-    let port = platform.port();
-    // Visitors who come just when the site has been idle for long enough, again and again.
-    let mut sent = 0;
-    for round in 0..12 {
-        let before = site.starts();
-        let _ = platform
-            .get("a.test", &format!("/wake-{round}"))
-            .expect(200);
-        sent += 1;
-        let running = before.max(1);
-        let stop = Arc::new(AtomicBool::new(false));
-        let count = Arc::new(AtomicUsize::new(0));
-        // The moment of the stop is when the daemon takes the name away or a process ends: from there on, in small
-        // steps before and behind it, visitors come.
-        let socket = platform.site_socket("a.test");
-        wait::until_true("the idle stop to begin", || !socket.exists());
-        let visitors: Vec<_> = (0..8)
-            .map(|visitor| {
-                let (stop, count) = (Arc::clone(&stop), Arc::clone(&count));
-                thread::spawn(move || {
-                    for number in 0..10 {
-                        if stop.load(Ordering::SeqCst) {
-                            break;
-                        }
-                        let path = format!("/{round}-{visitor}-{number}");
-                        let request = if number % 2 == 0 {
-                            Request::get("a.test", &path)
-                        } else {
-                            Request::post("a.test", &path, "x")
-                        };
-                        let answer = request.send(port);
-                        assert!(answer.expect(200).contains(&path), "{answer:?}");
-                        count.fetch_add(1, Ordering::SeqCst);
-                    }
-                })
-            })
-            .collect();
-        for visitor in visitors {
-            visitor.join().expect("every visitor was answered right");
-        }
-        stop.store(true, Ordering::SeqCst);
-        sent += count.load(Ordering::SeqCst);
-        assert!(site.starts() > running, "it had slept");
-    }
-    let mut ran = site.requests();
-    assert_eq!(ran.len(), sent, "each request ran once");
-    ran.sort();
-    ran.dedup();
-    assert_eq!(ran.len(), sent, "none ran twice");
     platform.assert_healthy();
 }
 

@@ -5,10 +5,13 @@ use std::sync::{Arc, Barrier};
 use std::thread;
 
 use paas_tests::stub::Answer;
-use paas_tests::{Connection, Nginx, Process, Request, Response, Root, Stub, nginx, process, wait};
-use routing::{Domain, State, Weight};
+use paas_tests::tabled::SITES;
+use paas_tests::{
+    Connection, Nginx, Process, Request, Response, Root, Stub, Tabled, process, wait,
+};
+use routing::State;
 use rustix::process::Signal;
-use table::{BackendId, BackendRecord, Change, Options, SiteId, SiteRecord, Writer};
+use table::Change;
 
 /// An nginx in front of these servers, which chooses the one that the header `X-Key` leads to.
 fn balancing(port: u16, keepalive: &str, servers: &[u16]) -> String {
@@ -558,128 +561,35 @@ fn uwsgi_pass_works_beside_it() {
     nginx.assert_healthy();
 }
 
-/// A balancer whose backends are those of a table, with a stub behind each.
-struct Tabled {
-    port: u16,
-    stubs: Vec<Stub>,
-    records: Vec<BackendRecord>,
-    writer: Writer,
-    nginx: Nginx,
-}
-
-impl Tabled {
-    fn start(root: &Root, count: u16) -> Tabled {
-        let (port, first) = (root.port(), root.ports(count));
-        let stubs = (first..first + count)
-            .map(|port| Stub::tcp(port, |_| Answer::ok("x")))
-            .collect();
-        let records: Vec<BackendRecord> = (0..count)
-            .map(|number| BackendRecord {
-                id: BackendId::new(u32::from(number) + 1).expect("not 0"),
-                name: format!("b{number}"),
-                key: format!("b{number}").into_bytes(),
-                address: format!("127.0.0.1:{}", first + number)
-                    .parse()
-                    .expect("an address"),
-                weight: Weight::ONE,
-                state: State::Active,
-            })
-            .collect();
-        let table = root.join("table");
-        let mut writer = Writer::open_or_create(
-            &table,
-            Options {
-                group: Some(nginx::group()),
-                max_readers: 64,
-            },
-        )
-        .expect("a table can be made");
-        let sites = (0..60).map(|number| {
-            let name = Domain::parse(&format!("site-{number}.test")).expect("a domain");
-            let record = SiteRecord {
-                protocol: table::Protocol::Uwsgi,
-                id: SiteId::new(number + 1).expect("not 0"),
-                primary: name.clone(),
-                pin: None,
-                enabled: true,
-            };
-            Change::PutHost(name, record)
-        });
-        let all = records.iter().cloned().map(Change::PutBackend).chain(sites);
-        writer.rebuild(1, all).expect("written");
-        let http = format!(
-            "paas_table {};
-             upstream backends {{ paas_hash; paas_keepalive 64; }}
-             server {{ listen 127.0.0.1:{port} default_server; paas_role balancer; location / {{
-                 proxy_pass http://backends; proxy_http_version 1.1; proxy_set_header Connection '';
-                 add_header X-Backend $paas_backend always; }} }}",
-            table.display()
-        );
-        let nginx = Nginx::start(root, "balancer", &http, port);
-        Tabled {
-            port,
-            stubs,
-            records,
-            writer,
-            nginx,
-        }
-    }
-
-    fn visit_all(&self) {
-        for number in 0..60 {
-            let answer = Request::get(format!("site-{number}.test"), "/").send(self.port);
-            assert_eq!(answer.status, 200);
-        }
-    }
-
-    fn visit_one(&self) {
-        assert_eq!(Request::get("site-0.test", "/").send(self.port).status, 200);
-    }
-}
-
 #[test]
 fn connections_to_a_backend_that_goes_or_moves_are_closed() {
     let root = Root::new();
-    let mut tabled = Tabled::start(&root, 6);
-    tabled.visit_all();
-    assert!(
-        tabled.stubs.iter().all(|stub| stub.open() == 1),
-        "one for each backend"
-    );
-    // The site that is asked for is on none of these three.
-    let home = Request::get("site-0.test", "/").send(tabled.port);
-    let home = home.header("X-Backend").expect("it says so").to_owned();
-    let others: Vec<usize> = (0..6)
-        .filter(|at| tabled.records[*at].name != home)
-        .collect();
+    let mut tabled = Tabled::start(&root, 6, |_, _| Answer::ok("x"));
+    for site in 0..SITES {
+        assert_eq!(tabled.ask(site).status, 200);
+    }
+    assert!((0..6).all(|at| tabled.open(at) == 1), "one for each");
+    // The site that is asked for then is on none of these three.
+    let others: Vec<usize> = (0..6).filter(|at| *at != tabled.home(0)).collect();
     let (disabled, removed, moved) = (others[0], others[1], others[2]);
     let mut record = tabled.records[disabled].clone();
     record.state = State::Disabled;
     let mut elsewhere = tabled.records[moved].clone();
     let port = root.port();
     let _new = Stub::tcp(port, |_| Answer::ok("x"));
-    elsewhere.address = format!("127.0.0.1:{port}").parse().expect("an address");
-    tabled
-        .writer
-        .apply(
-            2,
-            [
-                Change::PutBackend(record),
-                Change::DeleteBackend(tabled.records[removed].id),
-                Change::PutBackend(elsewhere),
-            ],
-        )
-        .expect("written");
-    tabled.visit_one();
+    elsewhere.address = ([127, 0, 0, 1], port).into();
+    tabled.apply([
+        Change::PutBackend(record),
+        Change::DeleteBackend(tabled.records[removed].id),
+        Change::PutBackend(elsewhere),
+    ]);
+    assert_eq!(tabled.ask(0).status, 200);
     wait::until_true("the connections of three to be closed", || {
-        [disabled, removed, moved]
-            .iter()
-            .all(|at| tabled.stubs[*at].open() == 0)
+        others[..3].iter().all(|at| tabled.open(*at) == 0)
     });
-    let kept = others[3..]
-        .iter()
-        .filter(|at| tabled.stubs[**at].open() == 1)
-        .count();
-    assert_eq!(kept, 2, "those of the others are not touched");
+    assert!(
+        others[3..].iter().all(|at| tabled.open(*at) == 1),
+        "those of the others are not touched"
+    );
     tabled.nginx.assert_healthy();
 }

@@ -54,7 +54,7 @@ fn what_the_others_are_measured_against_is_accepted() {
         "paas_hash $host method=rendezvous; {SERVER} keepalive 8;"
     )));
     accepted(&upstream(&format!(
-        "paas_keepalive 8 per_peer=2 timeout=60s requests=10000 time=1h; {SERVER} paas_hash $host;"
+        "paas_keepalive 8 per_peer=2 timeout=60s requests=10000 time=1h reuse=repeatable; {SERVER} paas_hash $host;"
     )));
     accepted(&format!(
         "paas_table {{root}}/table; {}",
@@ -116,6 +116,7 @@ fn values_of_paas_keepalive_that_cannot_be() {
         ("8 timeout=soon", "soon"),
         ("8 timeout=0", "timeout"),
         ("8 per_peer=0", "per_peer"),
+        ("8 reuse=none", "reuse=repeatable"),
         ("8 requests=-1", "requests"),
         ("8 colour=red", "colour"),
         ("8 time=1h time=2h", "time"),

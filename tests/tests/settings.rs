@@ -18,6 +18,12 @@ import uwsgi
 def plain(value):
     return value.decode() if isinstance(value, bytes) else value
 
+def master():
+    """The master's number where it lives (a sandbox has its own), and when it began."""
+    pid = uwsgi.masterpid()
+    with open("/proc/%d/stat" % pid) as file:
+        return "%d-%s" % (pid, file.read().rpartition(")")[2].split()[19])
+
 def application(environ, start_response):
     path = environ["PATH_INFO"]
     if path == "/slow":
@@ -28,7 +34,7 @@ def application(environ, start_response):
         "cheap": sum(plain(worker["status"]) == "cheap" for worker in uwsgi.workers()),
         "workers": len(uwsgi.workers()),
         "pid": os.getpid(),
-        "master": uwsgi.masterpid(),
+        "master": master(),
         "path": path,
     }
     start_response("200 OK", [("Content-Type", "application/json")])
@@ -66,12 +72,13 @@ impl<'p> Teller<'p> {
         fs::read_to_string(log).unwrap_or_default()
     }
 
+    fn master(&self) -> u32 {
+        process::outside(self.told()["master"].as_str().expect("a process"))
+    }
+
     /// Ends its processes; the platform starts it anew.
     fn start_anew(&self) {
-        let master = self.told()["master"]
-            .as_u64()
-            .and_then(|pid| u32::try_from(pid).ok())
-            .expect("a pid");
+        let master = self.master();
         process::send(master, Signal::KILL);
         wait::until_true("the old processes' end", || Seen::look(master).is_none());
     }
@@ -366,13 +373,7 @@ fn the_operator_s_lines_hold_for_all_sites_and_a_site_s_own_come_after_them() {
     );
     // A section of their own would hide all that follows: refused, with the file's name in the daemon's log.
     root.write(format!("p/{lines}"), "[other]\nharakiri = 77\n");
-    process::send(
-        site.told()["master"]
-            .as_u64()
-            .and_then(|pid| u32::try_from(pid).ok())
-            .expect("a pid"),
-        Signal::KILL,
-    );
+    process::send(site.master(), Signal::KILL);
     wait::until_true("a start that is refused", || {
         let answer = platform.get("a.test", "/");
         answer.status == 503 && answer.text().contains("not-prepared")

@@ -7,8 +7,8 @@ use super::site::{Shown, names, pin, typed_path};
 use super::tuning::Tuning;
 use super::{CliError, Format};
 use crate::model::{
-    AbsolutePath, Application, BackendName, CommandLine, Domain, EntryPoint, NewSite, SiteSettings,
-    Span, UserName, parse_domain,
+    AbsolutePath, Application, BackendName, CommandLine, Domain, EntryPoint, Idle, NewSite,
+    SiteSettings, UserName, parse_domain,
 };
 use crate::registry::Edit;
 use serde::Deserialize;
@@ -37,9 +37,9 @@ pub struct Add {
     /// A virtualenv.
     #[arg(long, value_parser = typed_path)]
     venv: Option<AbsolutePath>,
-    /// After how long without a request it is put to sleep: 10m; without it, as the machine's settings say.
-    #[arg(long)]
-    idle: Option<Span>,
+    /// After how long without a request it is put to sleep: 10m, or never; without it, as the machine's settings say.
+    #[arg(long, value_name = "TIME|never")]
+    idle: Option<Idle>,
     /// The backend it runs on, whatever placement says.
     #[arg(long, value_name = "BACKEND")]
     pin: Option<BackendName>,
@@ -154,6 +154,7 @@ fn application(
     };
     if !arguments.no_check {
         application::check(machine, user, directory.as_path(), &found)?;
+        application::compile(machine, user, directory.as_path(), found.venv.as_ref())?;
     }
     Ok((Application::Wsgi(found.entry), found.venv))
 }
@@ -171,7 +172,7 @@ struct Line {
     entry: Option<String>,
     command: Option<CommandLine>,
     venv: Option<AbsolutePath>,
-    idle: Option<Span>,
+    idle: Option<Idle>,
     enabled: Option<bool>,
     pin: Option<BackendName>,
     #[serde(default)]

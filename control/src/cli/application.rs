@@ -1,9 +1,13 @@
 //! Where a new site's application is: as it was named, or guessed from its files; and whether it can be imported.
 use super::CliError;
 use super::machine::{Machine, note};
-use crate::guess::{ImportCheck, check_venv, find_venv, guess};
+use crate::guess::{Compilation, Compiled, ImportCheck, check_venv, find_venv, guess};
 use crate::model::{AbsolutePath, EntryPoint, UserName};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+/// Compiling is a help for the next visitor, not worth more of the operator's time.
+const COMPILE_WITHIN: Duration = Duration::from_secs(20);
 
 /// Where a site's application is.
 #[derive(Debug)]
@@ -73,11 +77,7 @@ pub(super) fn check(
     directory: &Path,
     application: &Found,
 ) -> Result<(), CliError> {
-    let owner = machine.registry()?.view()?.user(user)?;
-    let uid = owner
-        .ok_or_else(|| CliError::missing("user", user))?
-        .uid
-        .get();
+    let uid = uid_of(machine, user)?;
     let check = ImportCheck {
         directory,
         entry: &application.entry,
@@ -88,4 +88,41 @@ pub(super) fn check(
     check.run().map_err(|error| {
         CliError::Other(format!("{error}\n(--no-check adds the site all the same)"))
     })
+}
+
+/// Compiles its Python files as its owner, so that its next visitor does not wait for that.
+pub(super) fn compile(
+    machine: &Machine,
+    user: &UserName,
+    directory: &Path,
+    venv: Option<&AbsolutePath>,
+) -> Result<(), CliError> {
+    let uid = uid_of(machine, user)?;
+    let compilation = Compilation {
+        directory,
+        venv: venv.map(AbsolutePath::as_path),
+        owner: (uid, uid),
+        timeout: COMPILE_WITHIN,
+    };
+    match compilation.run() {
+        Ok(Compiled::All | Compiled::Some) => {}
+        Ok(Compiled::Late) => note(&format!(
+            "compiling the files of {} took longer than {} s; what is left is compiled when it is imported",
+            directory.display(),
+            COMPILE_WITHIN.as_secs()
+        )),
+        Err(problem) => note(&format!(
+            "the files of {} are not compiled: {problem}",
+            directory.display()
+        )),
+    }
+    Ok(())
+}
+
+fn uid_of(machine: &Machine, user: &UserName) -> Result<u32, CliError> {
+    let owner = machine.registry()?.view()?.user(user)?;
+    Ok(owner
+        .ok_or_else(|| CliError::missing("user", user))?
+        .uid
+        .get())
 }

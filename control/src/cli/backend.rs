@@ -1,9 +1,12 @@
-//! `add-backend`, `list-backends`, `show-backend`, `set-backend`, `remove-backend`.
+//! `add-backend`, `list-backends`, `show-backend`, `set-backend`, `remove-backend`, `enable-backend`, `drain-backend`,
+//! `disable-backend`.
 use super::machine::{Concerns, Machine};
+use super::moves::{self, Consent};
 use super::output::{Table, facts, json};
-use super::{CliError, Format};
+use super::{CliError, Format, placement};
 use crate::model::{
-    Backend, BackendKey, BackendName, NewBackend, State, Weight, parse_address, parse_weight,
+    Backend, BackendId, BackendKey, BackendName, NewBackend, State, Weight, parse_address,
+    parse_weight,
 };
 use serde::Serialize;
 use std::io::Write;
@@ -26,6 +29,8 @@ pub struct Add {
     /// active, draining or disabled.
     #[arg(long, default_value = "active")]
     state: State,
+    #[command(flatten)]
+    consent: Consent,
     #[command(flatten)]
     format: Format,
 }
@@ -64,6 +69,14 @@ pub struct Set {
 #[derive(Debug, clap::Args)]
 pub struct Remove {
     name: BackendName,
+    #[command(flatten)]
+    consent: Consent,
+}
+
+/// Arguments of `enable-backend`, `drain-backend`, `disable-backend`.
+#[derive(Debug, clap::Args)]
+pub struct Named {
+    name: BackendName,
 }
 
 #[derive(Serialize)]
@@ -96,6 +109,7 @@ pub(super) fn add(machine: &Machine, arguments: Add, out: &mut dyn Write) -> Res
         key,
         weight,
         state,
+        consent,
         format,
     } = arguments;
     let new = NewBackend {
@@ -105,6 +119,27 @@ pub(super) fn add(machine: &Machine, arguments: Add, out: &mut dyn Write) -> Res
         weight,
         state,
     };
+    moves::ask(machine, consent, &format!("adding {}", new.name), |list| {
+        // Whoever is last has the highest number.
+        let id = list
+            .last()
+            .map_or(1, |last| last.id.get().saturating_add(1));
+        let NewBackend {
+            name,
+            address,
+            key,
+            weight,
+            state,
+        } = new.clone();
+        list.extend(BackendId::new(id).map(|id| Backend {
+            id,
+            name,
+            address,
+            key,
+            weight,
+            state,
+        }));
+    })?;
     let backend = machine.edit(Concerns::Backends, |edit| Ok(edit.add_backend(&new)?))?;
     match format.json {
         true => json(out, &Shown::from(&backend)),
@@ -117,7 +152,9 @@ pub(super) fn add(machine: &Machine, arguments: Add, out: &mut dyn Write) -> Res
 }
 
 pub(super) fn list(machine: &Machine, format: Format, out: &mut dyn Write) -> Result<(), CliError> {
-    let backends = machine.registry()?.view()?.backends()?;
+    let mut registry = machine.registry()?;
+    let view = registry.view()?;
+    let backends = view.backends()?;
     let shown: Vec<Shown> = backends.iter().map(Shown::from).collect();
     if format.json {
         return json(out, &shown);
@@ -132,7 +169,11 @@ pub(super) fn list(machine: &Machine, format: Format, out: &mut dyn Write) -> Re
             one.key,
         ]);
     }
-    table.print(out)
+    table.print(out)?;
+    if let Some(change) = placement::change_in_words(&*view)? {
+        writeln!(out, "{change}")?;
+    }
+    Ok(())
 }
 
 pub(super) fn show(
@@ -190,8 +231,32 @@ pub(super) fn remove(
     arguments: Remove,
     out: &mut dyn Write,
 ) -> Result<(), CliError> {
-    machine.edit(Concerns::Backends, |edit| {
-        Ok(edit.remove_backend(&arguments.name)?)
-    })?;
+    let name = &arguments.name;
+    moves::ask(
+        machine,
+        arguments.consent,
+        &format!("removing {name}"),
+        |list| {
+            list.retain(|backend| backend.name != *name);
+        },
+    )?;
+    machine.edit(Concerns::Backends, |edit| Ok(edit.remove_backend(name)?))?;
     Ok(writeln!(out, "removed backend {}", arguments.name)?)
+}
+
+/// Lets a backend serve, or not; it goes on being counted.
+pub(super) fn set_state(
+    machine: &Machine,
+    arguments: Named,
+    state: State,
+    out: &mut dyn Write,
+) -> Result<(), CliError> {
+    let name = &arguments.name;
+    machine.edit(Concerns::Backends, |edit| {
+        let old = edit
+            .backend(name)?
+            .ok_or_else(|| CliError::missing("backend", name))?;
+        Ok(edit.set_backend(&Backend { state, ..old })?)
+    })?;
+    Ok(writeln!(out, "backend {name} is {state} now")?)
 }

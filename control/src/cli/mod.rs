@@ -5,7 +5,10 @@ mod application;
 mod backend;
 mod domain;
 mod env;
+mod life;
+mod logs;
 mod machine;
+mod moves;
 mod option;
 mod output;
 mod placement;
@@ -17,15 +20,17 @@ mod takeover;
 mod tuning;
 pub mod up;
 mod user;
+mod why;
 
 pub use machine::Machine;
 
 use crate::generations::GenerationError;
-use crate::model::Invalid;
+use crate::model::{Invalid, State};
 use crate::registry::RegistryError;
 use crate::render::RenderError;
 use crate::settings::{Settings, SettingsError};
 use clap::{Parser, Subcommand};
+use life::Kind;
 use std::io::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -80,6 +85,12 @@ pub enum Command {
     SetBackend(backend::Set),
     /// Remove a backend; its sites go elsewhere.
     RemoveBackend(backend::Remove),
+    /// Put a backend into service.
+    EnableBackend(backend::Named),
+    /// Empty a backend: no site goes there unless no other can take it.
+    DrainBackend(backend::Named),
+    /// Take a backend out of service; its sites go elsewhere, and back when it is enabled.
+    DisableBackend(backend::Named),
     /// Add a site, or many.
     AddSite(Box<add_site::Add>),
     /// List sites.
@@ -88,6 +99,18 @@ pub enum Command {
     ShowSite(site::Show),
     /// Change a site: its owner, directory, entry point ...
     SetSite(Box<site::Set>),
+    /// Wake a site, and forget its earlier failures.
+    StartSite(life::Order),
+    /// Let a site finish what it does, and sleep; its next visit wakes it.
+    StopSite(life::Order),
+    /// Run the code that is there now, without a gap; if it fails, what ran before goes on.
+    ReloadSite(life::Order),
+    /// Take a site off: visitors get the maintenance page.
+    DisableSite(life::Order),
+    /// Serve a disabled site again.
+    EnableSite(life::Enable),
+    /// Say why a site, or a request with this id, is not served, and what to do.
+    Why(why::Why),
     /// Remove a site and all its domains; its files stay.
     RemoveSite(site::Remove),
     /// Set variables of the environment of a site's processes.
@@ -102,6 +125,8 @@ pub enum Command {
     UnsetOption(option::Unset),
     /// List the options of uWSGI that a site may set.
     ListOptions(Format),
+    /// Show what a site's logs say.
+    Logs(logs::Logs),
     /// Let a further domain lead to a site.
     AddDomain(domain::Add),
     /// List domains and the sites they lead to.
@@ -201,6 +226,11 @@ fn dispatch(cli: Cli, out: &mut dyn Write) -> Result<ExitCode, CliError> {
         Command::Serve(serve) => serve::run(Settings::load(root)?, serve),
         Command::Render(arguments) => render::run(&Machine::load(root)?, arguments, out),
         Command::Route(arguments) => route::run(&Machine::load(root)?, arguments, out),
+        Command::StartSite(order) => life::order(&Machine::load(root)?, Kind::Start, &order, out),
+        Command::StopSite(order) => life::order(&Machine::load(root)?, Kind::Stop, &order, out),
+        Command::ReloadSite(order) => life::order(&Machine::load(root)?, Kind::Reload, &order, out),
+        Command::DisableSite(order) => life::disable(&Machine::load(root)?, &order, out),
+        Command::EnableSite(order) => life::enable(&Machine::load(root)?, &order, out),
         Command::CheckTakeover(arguments) => takeover::run(&Machine::load(root)?, *arguments, out),
         command => registry(&Machine::load(root)?, command, out).map(|()| ExitCode::SUCCESS),
     }
@@ -219,6 +249,15 @@ fn registry(machine: &Machine, command: Command, out: &mut dyn Write) -> Result<
         Command::ShowBackend(arguments) => backend::show(machine, arguments, out),
         Command::SetBackend(arguments) => backend::set(machine, arguments, out),
         Command::RemoveBackend(arguments) => backend::remove(machine, arguments, out),
+        Command::EnableBackend(arguments) => {
+            backend::set_state(machine, arguments, State::Active, out)
+        }
+        Command::DrainBackend(arguments) => {
+            backend::set_state(machine, arguments, State::Draining, out)
+        }
+        Command::DisableBackend(arguments) => {
+            backend::set_state(machine, arguments, State::Disabled, out)
+        }
         Command::AddSite(arguments) => add_site::add(machine, *arguments, out),
         Command::ListSites(arguments) => site::list(machine, arguments, out),
         Command::ShowSite(arguments) => site::show(machine, arguments, out),
@@ -230,6 +269,7 @@ fn registry(machine: &Machine, command: Command, out: &mut dyn Write) -> Result<
         Command::SetOption(arguments) => option::set(machine, arguments, out),
         Command::UnsetOption(arguments) => option::unset(machine, arguments, out),
         Command::ListOptions(format) => option::list(format, out),
+        Command::Logs(arguments) => logs::run(machine, arguments, out),
         Command::AddDomain(arguments) => domain::add(machine, arguments, out),
         Command::ListDomains(arguments) => domain::list(machine, arguments, out),
         Command::ShowDomain(arguments) => domain::show(machine, arguments, out),
@@ -237,7 +277,13 @@ fn registry(machine: &Machine, command: Command, out: &mut dyn Write) -> Result<
         Command::RemoveDomain(arguments) => domain::remove(machine, arguments, out),
         Command::ShowPlacement(format) => placement::show(machine, format, out),
         Command::SetPlacement(arguments) => placement::set(machine, arguments, out),
-        Command::CheckTakeover(_)
+        Command::Why(arguments) => why::why(machine, &arguments, out),
+        Command::StartSite(_)
+        | Command::StopSite(_)
+        | Command::ReloadSite(_)
+        | Command::DisableSite(_)
+        | Command::EnableSite(_)
+        | Command::CheckTakeover(_)
         | Command::Route(_)
         | Command::Render(_)
         | Command::Serve(_)

@@ -2,6 +2,7 @@
 use super::machine::Machine;
 use super::output::{Table, facts, json, json_line, or_empty};
 use super::{CliError, Format};
+use crate::model::Domain;
 use routing::{Backends, Host, Placement, State};
 use serde::Serialize;
 use std::io::{BufRead, Write};
@@ -106,6 +107,12 @@ pub(super) fn run(
         Some(_) => Ok(ExitCode::FAILURE),
         None => Ok(ExitCode::SUCCESS),
     }
+}
+
+/// The backend that a site's visitors are sent to.
+pub(super) fn backend_of(machine: &Machine, domain: &Domain) -> Result<Option<String>, CliError> {
+    let router = Router::new(machine)?;
+    Ok(router.route(domain.as_str().as_bytes(), false)?.backend)
 }
 
 fn print(candidates: &[Candidate], out: &mut dyn Write) -> Result<(), CliError> {

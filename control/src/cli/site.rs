@@ -5,8 +5,8 @@ use super::output::{Table, facts, json, or_empty};
 use super::tuning::{self, Tuning};
 use super::{CliError, Format};
 use crate::model::{
-    AbsolutePath, Application, BackendId, BackendName, CommandLine, Domain, EntryPoint, Site,
-    SiteSettings, Span, UrlPrefix, UserName, parse_domain,
+    AbsolutePath, Application, BackendId, BackendName, CommandLine, Domain, EntryPoint, Idle, Site,
+    SiteSettings, UrlPrefix, UserName, parse_domain,
 };
 use crate::registry::{SiteFilter, View};
 use serde::Serialize;
@@ -59,9 +59,9 @@ pub struct Set {
     /// No virtualenv.
     #[arg(long, conflicts_with = "venv")]
     no_venv: bool,
-    /// After how long without a request it is put to sleep: 10m.
-    #[arg(long)]
-    idle: Option<Span>,
+    /// After how long without a request it is put to sleep: 10m, or never.
+    #[arg(long, value_name = "TIME|never")]
+    idle: Option<Idle>,
     /// As the machine's settings say.
     #[arg(long, conflicts_with = "idle")]
     no_idle: bool,
@@ -292,7 +292,8 @@ pub(super) fn show(
 
 pub(super) fn set(machine: &Machine, arguments: Set, out: &mut dyn Write) -> Result<(), CliError> {
     let domain = arguments.domain.clone();
-    let concerns_processes = arguments.dir.is_some()
+    let concerns_processes = arguments.user.is_some()
+        || arguments.dir.is_some()
         || arguments.entry.is_some()
         || arguments.command.is_some()
         || arguments.venv.is_some()

@@ -29,7 +29,7 @@ pub struct CheckTakeover {
     /// The variable of --format that holds the backend.
     #[arg(long, value_name = "NAME", requires = "format")]
     backend_variable: Option<String>,
-    /// FILE is an access log whose lines this expression matches, with groups (?<host>...) and (?<backend>...).
+    /// FILE is an access log whose lines this expression matches, with groups `(?<host>...)` and `(?<backend>...)`.
     #[arg(long, value_name = "EXPRESSION")]
     regex: Option<String>,
     /// The servers in the order of the old configuration, with commas between; without it the registry's backends.

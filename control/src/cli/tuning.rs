@@ -175,6 +175,6 @@ pub(super) fn shown(settings: &SiteSettings) -> Vec<(&'static str, String)> {
 /// Whoever changes what processes are started with must know when they are.
 pub(super) fn say_when(domain: &Domain) {
     note(&format!(
-        "{domain} takes it up when it is started next; what runs now runs on as it is"
+        "{domain} takes it up when it is started next; if it runs now, `paasctl reload-site {domain}` puts it in force"
     ));
 }

@@ -1,29 +1,18 @@
 //! Imports a site's entry point as its user would run it, to find out now what a visitor would find out later.
 //!
-//! The site's code is not trusted: it runs as the site's uid (when we are root), with an environment of our making,
-//! for a bounded time, and a bounded part of what it writes is kept, made printable.
+//! The site's code is not trusted: see `python`.
 
+use super::python::{Python, barred};
 use super::venv::SYSTEM_PYTHON;
 use crate::model::EntryPoint;
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::io::Errno;
-use rustix::process::{Pid, PidfdFlags, Signal, kill_process_group, pidfd_open};
-use std::collections::VecDeque;
-use std::io::{self, Read};
-use std::os::unix::fs::{MetadataExt, PermissionsExt};
-use std::os::unix::process::CommandExt;
+use std::io;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, ExitStatus, Stdio};
-use std::time::{Duration, Instant};
+use std::process::ExitStatus;
+use std::time::Duration;
 
-const SETPRIV: &str = "/usr/bin/setpriv";
 /// What the script ends with if all is well: a site that calls `exit` while it is imported does not.
 const FOUND: i32 = 87;
 const SCRIPT: &str = include_str!("check_import.py");
-/// Of what the site writes, the last bytes are kept; of these, the last lines are shown.
-const KEPT_BYTES: usize = 16 * 1024;
-const SHOWN_LINES: usize = 12;
-const SHOWN_COLUMNS: usize = 200;
 
 /// An entry point to be tried.
 #[derive(Debug, Clone)]
@@ -128,14 +117,24 @@ impl ImportCheck<'_> {
                 });
             }
         }
-        let mut command = self.command(&python, owner);
-        let failed = |source| CheckError::Process {
-            program: command_name(&python, owner),
-            source,
+        // -B: leave no files behind.
+        let mut arguments = vec!["-B", "-c", SCRIPT];
+        match self.entry {
+            EntryPoint::Module { module, callable } => {
+                arguments.extend(["module", module, callable]);
+            }
+            EntryPoint::File { path, callable } => arguments.extend(["file", path, callable]),
+        }
+        let run = Python {
+            python: &python,
+            directory: self.directory,
+            owner,
+            timeout: self.timeout,
         };
-        let child = command.spawn().map_err(failed)?;
-        let (status, written) = watch(child, self.timeout).map_err(failed)?;
-        let tail = printable(&written);
+        let (status, tail) = run.run(&arguments).map_err(|source| CheckError::Process {
+            program: run.program().to_owned(),
+            source,
+        })?;
         let entry = self.entry.clone();
         match status {
             None => Err(CheckError::Late {
@@ -168,165 +167,12 @@ impl ImportCheck<'_> {
             None => Ok(()),
         }
     }
-
-    fn command(&self, python: &Path, owner: Option<(u32, u32)>) -> Command {
-        let mut command = match owner {
-            None => Command::new(python),
-            Some((uid, gid)) => {
-                let mut command = Command::new(SETPRIV);
-                command
-                    .arg(format!("--reuid={uid}"))
-                    .arg(format!("--regid={gid}"));
-                command.args([
-                    "--clear-groups",
-                    "--inh-caps=-all",
-                    "--bounding-set=-all",
-                    "--no-new-privs",
-                    "--pdeathsig=KILL",
-                    "--",
-                ]);
-                command.arg(python);
-                command
-            }
-        };
-        // -s: no packages from the user's home; -B: leave no files behind.
-        command.args(["-s", "-B", "-c", SCRIPT]);
-        match self.entry {
-            EntryPoint::Module { module, callable } => command.args(["module", module, callable]),
-            EntryPoint::File { path, callable } => command.args(["file", path, callable]),
-        };
-        command
-            .current_dir(self.directory)
-            .env_clear()
-            .env("PATH", "/usr/bin:/bin")
-            .env("LANG", "C.UTF-8")
-            .env("HOME", self.directory)
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(Stdio::piped())
-            .process_group(0);
-        command
-    }
-}
-
-fn command_name(python: &Path, owner: Option<(u32, u32)>) -> PathBuf {
-    if owner.is_some() {
-        PathBuf::from(SETPRIV)
-    } else {
-        python.to_owned()
-    }
-}
-
-/// The first directory above `path` (which is absolute and free of links) that this user may not enter.
-fn barred(path: &Path, uid: u32, gid: u32) -> Option<PathBuf> {
-    let mut above: Vec<&Path> = path.ancestors().skip(1).collect();
-    above.reverse();
-    above
-        .into_iter()
-        .find(|directory| !may_enter(directory, uid, gid))
-        .map(Path::to_owned)
-}
-
-fn may_enter(directory: &Path, uid: u32, gid: u32) -> bool {
-    let Ok(found) = std::fs::metadata(directory) else {
-        return false;
-    };
-    let shift = if found.uid() == uid {
-        6
-    } else if found.gid() == gid {
-        3
-    } else {
-        0
-    };
-    found.permissions().mode() >> shift & 1 == 1
-}
-
-/// Waits for the end of the process, at most so long; then, or if it ends and leaves others behind, its group is killed.
-/// The status (none if it was late) and the last of what it wrote.
-fn watch(mut child: Child, timeout: Duration) -> io::Result<(Option<ExitStatus>, Vec<u8>)> {
-    let pid = Pid::from_child(&child);
-    let ended = pidfd_open(pid, PidfdFlags::empty())?;
-    let mut output = child.stderr.take().ok_or(io::ErrorKind::BrokenPipe)?;
-    rustix::io::ioctl_fionbio(&output, true)?;
-    let deadline = Instant::now() + timeout;
-    let mut kept = VecDeque::new();
-    let mut open = true;
-    let in_time = loop {
-        let left = deadline.saturating_duration_since(Instant::now());
-        let left = Timespec::try_from(left).map_err(io::Error::other)?;
-        let mut watched = vec![PollFd::new(&ended, PollFlags::IN)];
-        if open {
-            watched.push(PollFd::new(&output, PollFlags::IN));
-        }
-        match poll(&mut watched, Some(&left)) {
-            Ok(_) | Err(Errno::INTR) => {}
-            Err(error) => return Err(error.into()),
-        }
-        let has_ended = watched.first().is_some_and(|fd| !fd.revents().is_empty());
-        drop(watched);
-        open = open && drain(&mut output, &mut kept)?;
-        if has_ended {
-            break true;
-        }
-        // Looked at in every round: a site that writes without end keeps `poll` from ever timing out.
-        if Instant::now() >= deadline {
-            break false;
-        }
-    };
-    // The leader is not yet reaped, so the group's number is still its own.
-    let _ = kill_process_group(pid, Signal::KILL);
-    let status = child.wait()?;
-    Ok((in_time.then_some(status), kept.into()))
-}
-
-/// Keeps the last of what can be read now, at most a bounded part of an endless stream; false at its end.
-fn drain(output: &mut impl Read, kept: &mut VecDeque<u8>) -> io::Result<bool> {
-    let mut buffer = [0; 4096];
-    for _ in 0..256 {
-        match output.read(&mut buffer) {
-            Ok(0) => return Ok(false),
-            Ok(length) => {
-                kept.extend(buffer.iter().take(length));
-                kept.drain(..kept.len().saturating_sub(KEPT_BYTES));
-            }
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(true),
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(error) => return Err(error),
-        }
-    }
-    Ok(true)
-}
-
-/// The last lines, indented, each of a bounded length, with nothing in them that a terminal obeys.
-fn printable(written: &[u8]) -> String {
-    let text = String::from_utf8_lossy(written);
-    let lines: Vec<&str> = text
-        .lines()
-        .filter(|line| !line.trim().is_empty())
-        .collect();
-    let shown = lines
-        .iter()
-        .skip(lines.len().saturating_sub(SHOWN_LINES))
-        .map(|line| {
-            let plain = line.chars().take(SHOWN_COLUMNS).map(|c| {
-                if c.is_control() && c != '\t' {
-                    '\u{fffd}'
-                } else {
-                    c
-                }
-            });
-            format!("  {}", plain.collect::<String>())
-        });
-    let shown: Vec<String> = shown.collect();
-    if shown.is_empty() {
-        "  (nothing)".to_owned()
-    } else {
-        shown.join("\n")
-    }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
     use super::*;
 
     fn check(files: &[(&str, &str)], entry: &str) -> Result<(), CheckError> {

@@ -5,12 +5,15 @@
 
 mod candidates;
 mod check;
+mod compile;
 mod files;
+mod python;
 mod source;
 mod tokens;
 mod venv;
 
 pub use check::{CheckError, ImportCheck};
+pub use compile::{Compilation, Compiled};
 pub use venv::{SYSTEM_PYTHON, VenvError, check_named as check_venv};
 
 use crate::model::EntryPoint;

@@ -37,7 +37,7 @@ fn the_examples_are_guessed() {
     let examples = Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples");
     for (name, framework, entry) in [
         ("smallest", Framework::Wsgi, "app:application"),
-        ("bottle", Framework::Bottle, "app:app"),
+        ("bottle", Framework::Bottle, "app:application"),
         ("flask", Framework::Flask, "app:app"),
         ("django", Framework::Django, "project.wsgi:application"),
         ("../tests/apps/probe", Framework::Wsgi, "app:application"),

@@ -16,9 +16,10 @@ use super::driver::Found;
 use super::held::{Held, Name, remove_if_there};
 use super::machine::Adopted;
 use super::prepare::{Place, SharedRegistry};
+use super::probe;
 use super::words::Generation;
 use crate::emperor::{Stats, Vassal};
-use crate::model::SiteId;
+use crate::model::{Protocol, SiteId};
 use crate::vassal;
 
 /// Looks at everything that the Emperor runs and at every vassal file; `stats` is what the Emperor says, if there is one.
@@ -73,7 +74,12 @@ fn take(
         }
     };
     let (held, name) = Held::adopt(listener, &place.paths.site_socket(site, &row.domain))?;
-    let ready = vassal.accepting == 1;
+    let probe = probe::Request::to(&row);
+    let ready = match (probe.protocol, name) {
+        (Protocol::Uwsgi, _) => vassal.accepting == 1,
+        // It got the site's name when it had answered.
+        (Protocol::Http, name) => matches!(name, Name::Public),
+    };
     let adopted = match name {
         _ if told => Adopted::Ending { generation, told },
         Name::Public => Adopted::Public { generation, ready },
@@ -85,6 +91,8 @@ fn take(
         adopted,
         held,
         process,
+        probe,
+        idle: place.idle(&row),
     })
 }
 

@@ -3,7 +3,10 @@
 //! It never waits: what takes time runs in tasks of its own, which report back by messages. Small files in `run/` are written
 //! and removed right here.
 
+mod admitting;
 mod hands;
+mod records;
+mod sleeping;
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::os::fd::OwnedFd;
@@ -14,44 +17,65 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
 
+use self::admitting::Bounds;
+use self::sleeping::Counters;
+use super::admission::Admission;
 use super::held::Held;
+use super::history::{self, History, Notes};
 use super::launching::Question;
 use super::machine::{Adopted, Limits, Machine, Shown};
 use super::notice::Notice;
 use super::prepare::{Place, Prepared, SharedRegistry, Unprepared};
-use super::probe::ProbeError;
+use super::probe::{self, ProbeError};
 use super::words::{Answer, Deadline, Event, Generation, Now, Order, Visit, Visitor};
 use crate::emperor::Alarm;
-use crate::model::SiteId;
+use crate::model::{Idle, Protocol, SiteId};
+use crate::settings::Waking;
 use crate::watch::Readable;
+use records::Record;
 
 /// What reaches the driver.
 #[derive(Debug)]
 pub enum Message {
     /// nginx asks for a site.
-    Visited(SiteId, Visit, oneshot::Sender<Answer>),
+    Visited(SiteId, Visit, oneshot::Sender<Told>),
     /// The operator wants something of a site.
-    Ordered(SiteId, Order, oneshot::Sender<Answer>),
+    Ordered(SiteId, Order, oneshot::Sender<Told>),
     /// A preparation has ended.
     Prepared(SiteId, Generation, Box<Result<Prepared, Unprepared>>),
     /// A launcher asks for its socket.
     LaunchAsked(Question),
     /// A site's uWSGI has said something.
     Noticed(SiteId, Generation, Notice),
+    /// A launcher could not become what it was to be.
+    Complained(SiteId, Generation, String),
     /// A site's processes have ended.
     Exited(SiteId, Generation),
     /// A reload's application has answered its probe: well, or why not.
     Probed(SiteId, Generation, Result<(), ProbeError>),
-    /// No connection to a generation's socket is left.
-    Drained(SiteId, Generation),
+    /// No connection to a generation's socket is left; the number is that of the drain.
+    Drained(SiteId, Generation, u32),
     /// A deadline has passed.
     Passed(SiteId, Generation, Deadline),
     /// A new Emperor lives.
     EmperorArrived(OwnedFd),
+    /// The registry says after how long the site sleeps.
+    Settled(SiteId, Idle),
     /// The registry says the site is off or gone.
     Retired(SiteId),
+    /// What happened to a site lately.
+    Remembered(SiteId, oneshot::Sender<History>),
     /// Which sites do not sleep, and what they do.
     Asked(oneshot::Sender<Vec<SiteNow>>),
+}
+
+/// What whoever waits for a site is told.
+#[derive(Clone, Debug)]
+pub struct Told {
+    /// What.
+    pub answer: Answer,
+    /// What an error page calls it.
+    pub id: Option<String>,
 }
 
 /// What a site that does not simply sleep is doing.
@@ -72,6 +96,12 @@ struct Entry {
     lives: BTreeMap<Generation, Life>,
     /// A launcher that waits for its answer: the machine gives it at once.
     question: Option<Question>,
+    /// The last request that broke off, and when.
+    incident: Option<(Instant, String)>,
+    /// Its last start failed.
+    failed: bool,
+    /// Those who waited for the start under way have all gone.
+    deserted: bool,
 }
 
 /// Everything that belongs to one generation of a site.
@@ -80,7 +110,19 @@ struct Life {
     held: Option<Held>,
     prepared: Option<Prepared>,
     process: Option<Arc<Readable>>,
+    /// The code its program has ended with, if its sandbox has told.
+    ended: Option<i32>,
     listening: Option<JoinHandle<()>>,
+    record: Record,
+    /// How it is asked whether it works; known as soon as it is prepared or taken over.
+    probe: Option<probe::Request>,
+    draining: Option<JoinHandle<()>>,
+    /// How often it was drained or kept from it: an older drain's end means nothing.
+    drains: u32,
+    /// After how long without a request it sleeps.
+    idle: Option<Idle>,
+    /// When it was ready, in the counters' time.
+    since: Option<u64>,
 }
 
 /// A generation that was found running.
@@ -94,6 +136,10 @@ pub struct Found {
     pub held: Held,
     /// Its process.
     pub process: OwnedFd,
+    /// How it is asked whether it works.
+    pub probe: probe::Request,
+    /// After how long without a request it sleeps.
+    pub idle: Idle,
 }
 
 /// Owns every site of this machine.
@@ -104,8 +150,14 @@ pub struct Driver {
     limits: Limits,
     reports: mpsc::Sender<Message>,
     sites: HashMap<SiteId, Entry>,
-    waiting: HashMap<Visitor, oneshot::Sender<Answer>>,
+    waiting: HashMap<Visitor, (SiteId, oneshot::Sender<Told>)>,
+    notes: Notes,
     visitors: u64,
+    bounds: Bounds,
+    admission: Admission,
+    /// The generations that wait for their turn.
+    asking: HashMap<SiteId, Generation>,
+    counters: Counters,
     emperor: Option<OwnedFd>,
     born: Instant,
 }
@@ -117,9 +169,16 @@ impl Driver {
         registry: SharedRegistry,
         alarm: Alarm,
         limits: Limits,
+        waking: &Waking,
         reports: mpsc::Sender<Message>,
     ) -> Driver {
+        let bounds = Bounds::new(waking);
         Driver {
+            notes: history::keep(place.history.clone()),
+            counters: Counters::new(&place.paths),
+            admission: Driver::new_admission(&bounds),
+            bounds,
+            asking: HashMap::new(),
             place,
             registry,
             alarm,
@@ -139,8 +198,19 @@ impl Driver {
         for found in found {
             let generation = found.adopted.generation();
             sites.entry(found.site).or_default().push(found.adopted);
-            self.life(found.site, generation).held = Some(found.held);
-            if !matches!(found.adopted, Adopted::Ending { told: true, .. }) {
+            let record = Record::adopted(&self.place.history, found.site, generation);
+            let protocol = found.probe.protocol;
+            let life = self.life(found.site, generation);
+            life.held = Some(found.held);
+            life.record = record;
+            life.probe = Some(found.probe);
+            life.idle = Some(found.idle);
+            // A command says nothing more once it has the site's name.
+            let may_say = match protocol {
+                Protocol::Uwsgi => !matches!(found.adopted, Adopted::Ending { told: true, .. }),
+                Protocol::Http => matches!(found.adopted, Adopted::Private { .. }),
+            };
+            if may_say {
                 self.listen(found.site, generation);
             }
             self.watch(found.site, generation, found.process);
@@ -159,19 +229,37 @@ impl Driver {
 
     /// Serves messages until the last sender but its own is gone; sites go on running.
     pub async fn run(mut self, mut messages: mpsc::Receiver<Message>) {
-        while let Some(message) = messages.recv().await {
-            self.take(message);
+        self.counters.wake();
+        loop {
+            tokio::select! {
+                message = messages.recv() => match message {
+                    Some(message) => self.take(message),
+                    None => return,
+                },
+                () = self.counters.due() => self.put_to_sleep(),
+            }
+            self.admit_starts();
         }
     }
 
     fn take(&mut self, message: Message) {
         match message {
             Message::Visited(site, visit, answer) => {
-                let visitor = self.admit(answer);
+                if let Some(refusal) = self.turn_away(site, visit) {
+                    // nginx may have given up waiting.
+                    let id = self.id_of(site, refusal);
+                    let _ = answer.send(Told {
+                        answer: refusal,
+                        id,
+                    });
+                    return;
+                }
+                let visitor = self.receive(site, answer);
                 self.step(site, Event::Visited(visitor, visit));
+                self.hurry(site);
             }
             Message::Ordered(site, order, answer) => {
-                let visitor = self.admit(answer);
+                let visitor = self.receive(site, answer);
                 self.step(site, Event::Ordered(visitor, order));
             }
             Message::Prepared(site, generation, result) => self.prepared(site, generation, *result),
@@ -180,8 +268,20 @@ impl Driver {
                 self.entry(site).question = Some(question);
                 self.step(site, Event::LaunchAsked(generation));
             }
+            Message::Noticed(site, generation, Notice::Loading) => {
+                self.mark(site, generation, |phases, took| phases.spawn = Some(took));
+            }
+            Message::Noticed(site, generation, Notice::Loaded) => {
+                self.mark(site, generation, |phases, took| phases.import = Some(took));
+            }
             Message::Noticed(site, generation, Notice::Ready) => {
-                self.step(site, Event::Ready(generation))
+                self.mark(site, generation, |phases, took| phases.accept = Some(took));
+                let held = self.held(site, generation);
+                if let Some(Err(problem)) = held.map(Held::lengthen_queue) {
+                    tracing::warn!(%site, %problem, "cannot lengthen a socket's queue");
+                }
+                self.step(site, Event::Ready(generation));
+                self.served(site, generation);
             }
             Message::Noticed(site, generation, Notice::Stopping) => {
                 self.step(site, Event::StopAnnounced(generation));
@@ -189,23 +289,44 @@ impl Driver {
             }
             Message::Noticed(site, generation, Notice::Ended(code)) => {
                 tracing::debug!(%site, %generation, code, "its program has ended");
+                let entry = self.sites.get_mut(&site);
+                if let Some(life) = entry.and_then(|entry| entry.lives.get_mut(&generation)) {
+                    life.ended = Some(code);
+                }
             }
             Message::Probed(site, generation, outcome) => {
+                self.mark(site, generation, |phases, took| phases.probe = Some(took));
                 if let Err(problem) = &outcome {
                     tracing::warn!(%site, %generation, %problem, "the new code does not answer well; the old goes on serving");
+                    self.detail(site, generation, problem.to_string());
                 }
                 self.step(site, Event::Probed(generation, outcome.is_ok()));
+                self.served(site, generation);
             }
-            Message::Drained(site, generation) => self.step(site, Event::Drained(generation)),
+            Message::Drained(site, generation, number) => {
+                let life = self
+                    .sites
+                    .get(&site)
+                    .and_then(|entry| entry.lives.get(&generation));
+                if life.is_some_and(|life| life.drains == number) {
+                    self.drained(site, generation);
+                }
+            }
+            Message::Settled(site, idle) => self.settled(site, idle),
+            Message::Complained(site, generation, complaint) => {
+                self.detail(site, generation, complaint);
+            }
             Message::Exited(site, generation) => {
                 let queued = self.held(site, generation).is_some_and(Held::is_queued);
                 let emperor = self.emperor_lives();
+                let cause = self.settle(site, generation);
                 self.step(
                     site,
                     Event::Exited {
                         generation,
                         queued,
                         emperor,
+                        cause,
                     },
                 );
             }
@@ -226,6 +347,7 @@ impl Driver {
                     self.step(site, Event::EmperorArrived);
                 }
             }
+            Message::Remembered(site, answer) => self.remember(site, answer),
             Message::Retired(site) => self.step(site, Event::Retired),
             Message::Asked(answer) => {
                 let shown = self.sites.iter().map(|(site, entry)| SiteNow {
@@ -253,10 +375,10 @@ impl Driver {
         }
     }
 
-    fn admit(&mut self, answer: oneshot::Sender<Answer>) -> Visitor {
+    fn receive(&mut self, site: SiteId, answer: oneshot::Sender<Told>) -> Visitor {
         self.visitors += 1;
         let visitor = Visitor(self.visitors);
-        self.waiting.insert(visitor, answer);
+        self.waiting.insert(visitor, (site, answer));
         visitor
     }
 
@@ -282,10 +404,12 @@ impl Driver {
     fn steps(&mut self, site: SiteId, mut events: VecDeque<Event>) {
         while let Some(event) = events.pop_front() {
             let now = self.now();
+            tracing::debug!(%site, ?event, "step");
             for action in self.entry(site).machine.step(event, now) {
                 events.extend(self.act(site, action));
             }
         }
+        self.make_room(site);
         let now = self.now();
         if self
             .sites
@@ -303,6 +427,9 @@ impl Entry {
             machine,
             lives: BTreeMap::new(),
             question: None,
+            incident: None,
+            failed: false,
+            deserted: false,
         }
     }
 }

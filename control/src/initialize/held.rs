@@ -111,6 +111,19 @@ impl Held {
         [&self.own, &self.public]
     }
 
+    /// The name that leads to it now: the site's if it has that, else its own.
+    pub fn name(&self) -> &Path {
+        match self.has_name() {
+            true => &self.public,
+            false => &self.own,
+        }
+    }
+
+    /// Gives the queue its full length: many servers call `listen` with a small number of their own, on this same socket.
+    pub fn lengthen_queue(&self) -> io::Result<()> {
+        Ok(listen(&self.listener, BACKLOG)?)
+    }
+
     /// Gives it the site's name, over whatever had it.
     pub fn publish(&self) -> io::Result<()> {
         fs::rename(&self.own, &self.public)

@@ -114,6 +114,10 @@ async fn converse(stream: UnixStream, driver: &mpsc::Sender<Message>) -> io::Res
         .await?;
     if !complaint.is_empty() {
         tracing::error!(%site, %generation, "paas-launch: {complaint}");
+        // Only a driver that has ended does not listen.
+        let _ = driver
+            .send(Message::Complained(site, generation, complaint))
+            .await;
     }
     Ok(())
 }

@@ -10,6 +10,7 @@
 
 mod adopted;
 mod endings;
+mod idle;
 mod reload;
 
 use std::time::Duration;
@@ -19,6 +20,7 @@ use super::words::{
     Socket, Visit, Visitor,
 };
 pub use adopted::Adopted;
+use endings::End;
 use reload::Reload;
 
 /// The times the machine works with.
@@ -76,6 +78,8 @@ struct Start {
 enum Then {
     /// Serve what is left in the queue, or sleep.
     Sleep,
+    /// The same, but whoever comes before the processes are told to end keeps the site awake.
+    Doze,
     /// The socket is of no use any more: release it; whoever waits gets a new one.
     Release(Failure),
 }
@@ -195,6 +199,26 @@ impl Machine {
         }
     }
 
+    /// Whether a visit now would have to wait for a start or the end of a stop.
+    pub fn parks(&self, visit: Visit, now: Now) -> bool {
+        let is_failing = self.failing.is_some_and(|(_, until)| now.monotonic < until);
+        let waits = match self.state {
+            State::Running { .. } => false,
+            State::Starting { .. } => true,
+            State::Asleep | State::Stopping { .. } => !is_failing && !self.is_falling_asleep(),
+        };
+        waits && visit.may_be_replayed()
+    }
+
+    /// Whether a generation is on its way up.
+    pub fn is_rising(&self) -> bool {
+        match &self.state {
+            State::Starting { .. } => true,
+            State::Running { reload, .. } => reload.is_some(),
+            State::Asleep | State::Stopping { .. } => false,
+        }
+    }
+
     /// Whether this generation still waits for what it needs to start.
     pub fn is_preparing(&self, generation: Generation) -> bool {
         let start = match &self.state {
@@ -242,7 +266,15 @@ impl Machine {
                 generation,
                 queued,
                 emperor,
-            } => self.exited(generation, queued, emperor, now, &mut actions),
+                cause,
+            } => {
+                let end = End {
+                    queued,
+                    emperor,
+                    cause,
+                };
+                self.exited(generation, end, now, &mut actions);
+            }
             Event::Passed {
                 generation,
                 deadline,
@@ -255,6 +287,9 @@ impl Machine {
                     actions.push(Action::Start(start.generation));
                 }
             }
+            Event::Admitted(generation) => self.admitted(generation, &mut actions),
+            Event::Idle(generation) => self.idle(generation, &mut actions),
+            Event::Needed(generation) => self.needed(generation, now, &mut actions),
             Event::Retired => self.retired(now, &mut actions),
         }
         actions
@@ -276,6 +311,10 @@ impl Machine {
         }
         if matches!(self.state, State::Running { .. }) || !visit.may_be_replayed() {
             actions.push(Action::Answer(visitor, Answer::Real));
+            return;
+        }
+        if self.is_falling_asleep() {
+            self.keep_awake(Some(visitor), now, actions);
             return;
         }
         let failing = self.failing.filter(|(_, until)| now.monotonic < *until);
@@ -326,6 +365,10 @@ impl Machine {
     fn start_ordered(&mut self, visitor: Visitor, now: Now, actions: &mut Vec<Action>) {
         self.failing = None;
         self.early_crashes = 0;
+        if self.is_falling_asleep() {
+            self.keep_awake(Some(visitor), now, actions);
+            return;
+        }
         match &mut self.state {
             State::Asleep => self.begin(false, Socket::New, vec![visitor], now, actions),
             State::Starting { waiting, .. } | State::Stopping { waiting, .. } => {
@@ -357,15 +400,17 @@ impl Machine {
     fn rise(&mut self, socket: Socket, now: Now, actions: &mut Vec<Action>) -> Start {
         let generation = Generation::after(self.last, now.unix);
         self.last = Some(generation);
-        actions.push(Action::Remind(
-            generation,
-            Deadline::Start,
-            self.limits.start,
-        ));
         actions.push(Action::Prepare(generation, socket));
         Start {
             generation,
             phase: Phase::Preparing,
+        }
+    }
+
+    /// Its time counts from here: how long it waited for its turn is not its fault.
+    fn admitted(&mut self, of: Generation, actions: &mut Vec<Action>) {
+        if self.is_preparing(of) {
+            actions.push(Action::Remind(of, Deadline::Start, self.limits.start));
         }
     }
 
@@ -396,6 +441,7 @@ impl Machine {
         }
         let (reason, pause) = match why {
             NotPrepared::NoSuchSite | NotPrepared::Disabled => (Reason::Disabled, Duration::ZERO),
+            NotPrepared::NoDirectory => (Reason::NoDirectory, self.limits.pause),
             NotPrepared::Failed => (Reason::NotPrepared, self.limits.pause),
         };
         let failure = Failure {
@@ -404,7 +450,9 @@ impl Machine {
         };
         let answer = match why {
             NotPrepared::NoSuchSite => Answer::NoSuchSite,
-            NotPrepared::Disabled | NotPrepared::Failed => Answer::Unavailable(failure),
+            NotPrepared::Disabled | NotPrepared::NoDirectory | NotPrepared::Failed => {
+                Answer::Unavailable(failure)
+            }
         };
         self.start_failed(failure, answer, pause, now, actions);
     }

@@ -35,6 +35,7 @@ fn exited(of: Generation, queued: bool) -> Event {
         generation: of,
         queued,
         emperor: true,
+        cause: Reason::StartFailed,
     }
 }
 
@@ -307,6 +308,7 @@ fn when_the_emperor_dies_only_wanted_sites_come_back_by_themselves() {
         generation: generation(0),
         queued,
         emperor: false,
+        cause: Reason::StartFailed,
     };
     let actions = running().step(gone(false), at(9000));
     assert_eq!(
@@ -494,7 +496,7 @@ fn a_stop_lets_what_is_under_way_finish_and_a_sleeping_site_is_not_woken_by_a_re
         );
     }
     let actions = machine.step(Event::Ordered(ORDER, Order::Start), at(9300));
-    assert!(matches!(actions[1], Action::Prepare(_, Socket::New)));
+    assert!(matches!(actions[0], Action::Prepare(_, Socket::New)));
 }
 
 #[test]
@@ -549,4 +551,119 @@ fn generations_grow_even_when_the_clock_does_not() {
     assert_eq!(Generation::parse("01"), None);
     assert_eq!(Generation::parse("+1"), None);
     assert_eq!(Generation::parse(""), None);
+}
+
+fn dozing() -> Machine {
+    let mut machine = running();
+    assert_eq!(
+        machine.step(Event::Idle(generation(0)), at(600_000))[..2],
+        [
+            Action::Withdraw(generation(0)),
+            Action::Drain(generation(0))
+        ]
+    );
+    machine
+}
+
+#[test]
+fn a_site_that_nobody_needs_loses_its_name_first_and_its_processes_when_nothing_is_left() {
+    let mut machine = dozing();
+    assert_eq!(machine.shown(), Shown::Stopping(generation(0)));
+    let actions = machine.step(Event::Drained(generation(0)), at(600_010));
+    assert_eq!(actions[0], Action::Forget(generation(0)));
+    assert_eq!(
+        machine.step(exited(generation(0), false), at(600_100)),
+        [Action::Release(generation(0), None)]
+    );
+    assert_eq!(machine.shown(), Shown::Asleep);
+}
+
+#[test]
+fn whoever_comes_before_the_processes_are_told_keeps_the_site_awake() {
+    let kept = [
+        Action::Publish(generation(0)),
+        Action::Answer(Visitor(9), Answer::Ready),
+    ];
+    for coming in [UNSENT, SENT_GET] {
+        let mut machine = dozing();
+        assert_eq!(visit(&mut machine, coming, at(600_005)), kept);
+        assert_eq!(machine.shown(), Shown::Running(generation(0)));
+        assert_eq!(
+            machine.step(Event::Drained(generation(0)), at(600_010)),
+            [],
+            "what was decided before means nothing"
+        );
+    }
+    assert_eq!(
+        visit(&mut dozing(), SENT_POST, at(600_005)),
+        [Action::Answer(Visitor(9), Answer::Real)]
+    );
+    let mut ordered = dozing();
+    let actions = ordered.step(Event::Ordered(Visitor(9), Order::Start), at(600_005));
+    assert_eq!(actions, kept);
+    // Somebody is still on the way to it.
+    assert_eq!(
+        dozing().step(Event::Needed(generation(0)), at(600_005)),
+        kept[..1]
+    );
+    let mut told = dozing();
+    told.step(Event::Drained(generation(0)), at(600_010));
+    assert_eq!(
+        visit(&mut told, UNSENT, at(600_020)),
+        [],
+        "too late: it waits"
+    );
+    assert!(
+        told.step(exited(generation(0), false), at(600_100))
+            .contains(&Action::Prepare(generation(600), Socket::Of(generation(0))))
+    );
+}
+
+#[test]
+fn what_is_to_stop_is_not_kept_awake() {
+    for event in [
+        Event::Ordered(ORDER, Order::Stop),
+        Event::Ordered(ORDER, Order::Reload),
+        Event::Retired,
+    ] {
+        let mut machine = dozing();
+        machine.step(event, at(600_005));
+        assert_eq!(
+            visit(&mut machine, UNSENT, at(600_006)),
+            [],
+            "after {event:?} it waits for what comes next"
+        );
+    }
+}
+
+#[test]
+fn a_start_s_time_counts_from_its_turn() {
+    let mut machine = asleep();
+    let actions = visit(&mut machine, UNSENT, at(0));
+    assert_eq!(
+        actions,
+        [Action::Prepare(generation(0), Socket::New)],
+        "no deadline yet"
+    );
+    let actions = machine.step(Event::Admitted(generation(0)), at(50_000));
+    assert!(matches!(
+        actions[..],
+        [Action::Remind(_, Deadline::Start, _)]
+    ));
+    assert_eq!(machine.step(Event::Admitted(generation(7)), at(50_001)), []);
+}
+
+#[test]
+fn only_who_would_wait_is_counted_as_parked() {
+    let now = at(600_000);
+    assert!(asleep().parks(UNSENT, now) && starting().parks(UNSENT, now));
+    assert!(!running().parks(UNSENT, now) && !dozing().parks(UNSENT, now));
+    assert!(!starting().parks(SENT_POST, now));
+    let mut failed = starting();
+    failed.step(exited(generation(0), false), at(50));
+    assert!(
+        !failed.parks(UNSENT, at(60)),
+        "it gets the error page at once"
+    );
+    assert!(failed.parks(UNSENT, at(60_000)));
 }

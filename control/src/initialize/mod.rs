@@ -8,23 +8,32 @@
 //! | `notice` | what a site's uWSGI says |
 //! | `probe` | the request that a reload's code must answer |
 //! | `connections` | what a generation still has to answer |
+//! | `diagnosis`, `reason` | why something ended, and what is said about it |
+//! | `history`, `log_tail` | what happened lately |
 //! | `reject` | queues that nobody will serve |
 //! | `adopt` | sites that were running before the daemon was |
+pub mod admission;
 pub mod adopt;
 pub mod confine;
 pub mod connections;
+pub mod diagnosis;
 pub mod driver;
 pub mod held;
+pub mod history;
 pub mod launching;
+pub mod log_tail;
 pub mod machine;
 #[cfg(test)]
 mod machine_tests;
+pub mod memory;
 pub mod notice;
 pub mod order;
 pub mod prepare;
 pub mod probe;
 pub mod queue;
+pub mod reason;
 pub mod reject;
 #[cfg(test)]
 mod simulation;
+pub mod sleeping;
 pub mod words;

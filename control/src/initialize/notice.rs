@@ -1,5 +1,5 @@
 //! What a site's uWSGI tells through its notice pipe: that it accepts, that it stops. The pipe is a FIFO that the site's user
-//! may write, so nothing in it is believed to be more than one of two words, or the code that its own program has ended with.
+//! may write, so nothing in it is believed to be more than one of a few words, or the code that its own program has ended with.
 
 use std::fs;
 use std::io;
@@ -22,6 +22,10 @@ const MOST: usize = 4096;
 /// A word of uWSGI's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Notice {
+    /// uWSGI is about to load the application.
+    Loading,
+    /// The application is loaded.
+    Loaded,
     /// The application accepts requests.
     Ready,
     /// The Emperor has told the processes to end.
@@ -85,6 +89,8 @@ impl Notices {
                 continue;
             }
             match std::mem::take(&mut self.word).as_slice() {
+                b"loading" => return Ok(Some(Notice::Loading)),
+                b"loaded" => return Ok(Some(Notice::Loaded)),
                 b"ready" => return Ok(Some(Notice::Ready)),
                 b"stopping" => return Ok(Some(Notice::Stopping)),
                 line => {

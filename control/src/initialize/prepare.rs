@@ -1,9 +1,8 @@
 //! What a start needs before there is a vassal file: the site's row, its log directory, its notice pipe, a socket, and the two
 //! texts that tell the launcher and uWSGI what to do. Blocking; runs beside the event loop.
 
-use std::fs::{self, DirBuilder};
+use std::fs;
 use std::io;
-use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -13,8 +12,10 @@ use super::confine::{Inmate, Unconfined, Walls};
 use super::held::{BACKLOG, Held};
 use super::order::{Context, Order};
 use super::words::{Generation, NotPrepared};
-use super::{notice, probe};
-use crate::model::{Environment, Limits, Site, SiteId, User};
+use super::{log_tail, notice, probe};
+use crate::logs::Kind;
+use crate::logs::directory::{self, Owners};
+use crate::model::{Environment, Idle, Limits, Site, SiteId, User};
 use crate::paths::Paths;
 use crate::registry::{Registry, RegistryError};
 use crate::settings::Settings;
@@ -32,6 +33,10 @@ pub struct Place {
     pub root: bool,
     /// nginx's group, which may connect to sites.
     pub group: Option<u32>,
+    /// Where sites' histories are kept.
+    pub history: PathBuf,
+    /// nginx's workers, which write two of a site's logs.
+    nginx: Option<u32>,
     /// The uWSGI program.
     uwsgi: String,
     /// What holds sites in.
@@ -46,14 +51,16 @@ impl Place {
         let kernel = fs::read_to_string("/proc/sys/net/core/somaxconn")
             .ok()
             .and_then(|text| text.trim().parse().ok());
+        let (nginx, group) = match root {
+            true => Some(ids_of(&settings.nginx.user)?).unzip(),
+            false => (None, None),
+        };
         Ok(Place {
             paths: settings.paths().clone(),
             root,
-            group: if root {
-                Some(group_of(&settings.nginx.user)?)
-            } else {
-                None
-            },
+            group,
+            nginx,
+            history: settings.paths().state().join("history"),
             uwsgi: settings.backend.uwsgi.as_str().to_owned(),
             walls: Walls::new(settings),
             defaults: Defaults {
@@ -62,6 +69,11 @@ impl Place {
                 backlog: kernel.unwrap_or(128).min(BACKLOG.unsigned_abs()),
             },
         })
+    }
+
+    /// After how long without a request a site sleeps on this machine.
+    pub fn idle(&self, site: &Site) -> Idle {
+        site.idle.unwrap_or(self.defaults.idle)
     }
 
     /// The vassal file of a generation.
@@ -82,10 +94,14 @@ impl Place {
 pub struct Prepared {
     /// Where the site's processes write.
     pub log: PathBuf,
+    /// How long that is already.
+    pub log_from: u64,
     /// What the launcher is told.
     pub order: Order,
     /// The vassal file's content.
     pub config: String,
+    /// After how long without a request it sleeps.
+    pub idle: Idle,
     /// A new socket, unless one is held.
     pub held: Option<Held>,
     /// What its code must answer to take over from a running generation.
@@ -104,6 +120,14 @@ pub enum Unprepared {
     /// The registry could not be read.
     #[error(transparent)]
     Registry(#[from] RegistryError),
+    /// The site's files are not there.
+    #[error("the site's directory {}: {source}", path.display())]
+    Directory {
+        /// Where they should be.
+        path: PathBuf,
+        /// Why they are not.
+        source: io::Error,
+    },
     /// The site's configuration cannot be written.
     #[error(transparent)]
     Vassal(#[from] VassalError),
@@ -134,6 +158,7 @@ impl Unprepared {
         match self {
             Unprepared::NoSuchSite => NotPrepared::NoSuchSite,
             Unprepared::Disabled => NotPrepared::Disabled,
+            Unprepared::Directory { .. } => NotPrepared::NoDirectory,
             _ => NotPrepared::Failed,
         }
     }
@@ -155,20 +180,23 @@ pub fn prepare(
         user_limits,
         site_limits,
     } = row(place, registry, id)?;
-    let snippets = snippets(&place.paths.vassal_snippets())?;
-    let config = vassal::render(&site, &place.defaults, &snippets)?;
-
     let make = |path: &Path, result: io::Result<()>| {
         result.map_err(|source| Unprepared::Make {
             path: path.to_owned(),
             source,
         })
     };
+    // Of a site that is off, too: nginx writes a line for its visitors.
     let logs = place.paths.site_logs(&site.domain);
-    make(
-        &logs,
-        DirBuilder::new().recursive(true).mode(0o750).create(&logs),
-    )?;
+    let owners = place.nginx.map(|nginx| Owners { nginx, group: uid });
+    make(&logs, directory::make(&logs, owners))?;
+    if !site.enabled {
+        return Err(Unprepared::Disabled);
+    }
+    let snippets = snippets(&place.paths.vassal_snippets())?;
+    let config = vassal::render(&site, &place.defaults, &snippets)?;
+    look_for(site.directory.as_path())?;
+
     let pipe = place.notice(id, generation);
     make(&pipe, notice::make(&pipe, place.root.then_some(uid)))?;
     let public = place.paths.site_socket(id, &site.domain);
@@ -191,7 +219,7 @@ pub fn prepare(
         leaf: &format!("{id}@{generation}"),
     })?;
 
-    let log = logs.join("server.log");
+    let log = logs.join(Kind::Server.file_name());
     let gid = if place.root {
         uid
     } else {
@@ -206,15 +234,29 @@ pub fn prepare(
     };
     let order = Order::new(&site, &environment, &context);
     Ok(Prepared {
+        log_from: log_tail::length(&log),
+        idle: place.idle(&site),
         log,
         order,
         config,
         held,
-        probe: probe::Request {
-            host: site.domain.to_string(),
-            target: "/".to_owned(),
-        },
+        probe: probe::Request::to(&site),
     })
+}
+
+/// Lost storage shows here, before anything is started that would fail on it.
+fn look_for(directory: &Path) -> Result<(), Unprepared> {
+    let gone = |source| Unprepared::Directory {
+        path: directory.to_owned(),
+        source,
+    };
+    match fs::metadata(directory) {
+        Ok(found) if found.is_dir() => Ok(()),
+        Ok(_) => Err(gone(io::ErrorKind::NotADirectory.into())),
+        // Storage that trusts no root: its user will see.
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => Ok(()),
+        Err(error) => Err(gone(error)),
+    }
 }
 
 /// What the registry says of a site.
@@ -232,9 +274,6 @@ fn row(place: &Place, registry: &SharedRegistry, id: SiteId) -> Result<Row, Unpr
     let mut registry = registry.lock().unwrap_or_else(PoisonError::into_inner);
     let view = registry.view()?;
     let site = view.site(id)?.ok_or(Unprepared::NoSuchSite)?;
-    if !site.enabled {
-        return Err(Unprepared::Disabled);
-    }
     let user = view.user(&site.user)?.ok_or(Unprepared::NoSuchSite)?;
     let uid = match place.root {
         true => user.uid.get(),
@@ -287,10 +326,18 @@ fn snippets(directory: &Path) -> Result<String, Unprepared> {
 
 /// The primary group of an account.
 pub fn group_of(account: &str) -> io::Result<u32> {
+    Ok(ids_of(account)?.1)
+}
+
+/// The user and the primary group of an account.
+fn ids_of(account: &str) -> io::Result<(u32, u32)> {
     let accounts = fs::read_to_string("/etc/passwd")?;
     let found = accounts.lines().find_map(|line| {
         let mut fields = line.split(':');
-        (fields.next() == Some(account)).then(|| fields.nth(2)?.parse().ok())?
+        if fields.next() != Some(account) {
+            return None;
+        }
+        Some((fields.nth(1)?.parse().ok()?, fields.next()?.parse().ok()?))
     });
     found.ok_or_else(|| {
         let problem = format!("/etc/passwd has no account {account}, as which nginx's workers run; set nginx.user in paas.toml");

@@ -9,10 +9,14 @@ use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
+
+use crate::model::{Protocol, Site};
 
 /// Then the application has not answered.
 pub const PATIENCE: Duration = Duration::from_secs(20);
+/// Between two questions to a server that takes connections but does not answer them.
+const PAUSE: Duration = Duration::from_millis(100);
 /// Of the answer, as much as the status line needs.
 const STATUS_LINE: usize = 64;
 
@@ -23,6 +27,19 @@ pub struct Request {
     pub host: String,
     /// A path with an optional query, starting with a slash.
     pub target: String,
+    /// What the site speaks.
+    pub protocol: Protocol,
+}
+
+impl Request {
+    /// The request for `site`.
+    pub fn to(site: &Site) -> Request {
+        Request {
+            host: site.domain.to_string(),
+            target: "/".to_owned(),
+            protocol: site.application.protocol(),
+        }
+    }
 }
 
 /// Why an application did not pass.
@@ -58,10 +75,34 @@ pub enum ProbeError {
     },
 }
 
-/// Sends the request to the uWSGI that listens at `socket`.
+/// Waits until a server that does not say so itself serves `socket`: until it answers anything at all. The connection waits in the
+/// socket's queue while the server starts, so nothing is asked twice but of a server that closes without an answer.
+pub async fn until_served(socket: &Path, request: &Request) {
+    let head = format!(
+        "HEAD {} HTTP/1.1\r\nHost: {}\r\nUser-Agent: paas-probe\r\nConnection: close\r\n\r\n",
+        request.target, request.host
+    );
+    loop {
+        if let Ok(true) = answers(socket, head.as_bytes()).await {
+            return;
+        }
+        sleep(PAUSE).await;
+    }
+}
+
+/// Whether the beginning of what comes back is that of an HTTP answer. Not every server closes when it is asked to.
+async fn answers(socket: &Path, request: &[u8]) -> io::Result<bool> {
+    let mut stream = UnixStream::connect(socket).await?;
+    stream.write_all(request).await?;
+    let mut start = [0u8; 5];
+    stream.read_exact(&mut start).await?;
+    Ok(start == *b"HTTP/")
+}
+
+/// Sends the request to the processes that listen at `socket`.
 pub async fn send(socket: &Path, request: &Request) -> Result<(), ProbeError> {
     let target = || request.target.clone();
-    let line = timeout(PATIENCE, exchange(socket, &packet(request)))
+    let line = timeout(PATIENCE, exchange(socket, &encoded(request)))
         .await
         .map_err(|_| ProbeError::Silent { target: target() })?
         .map_err(|source| ProbeError::Broken {
@@ -110,9 +151,20 @@ fn status(line: &[u8]) -> Option<u16> {
     digits.parse().ok()
 }
 
+fn encoded(request: &Request) -> Vec<u8> {
+    match request.protocol {
+        Protocol::Uwsgi => packet(request),
+        Protocol::Http => format!(
+            "GET {} HTTP/1.1\r\nHost: {}\r\nUser-Agent: paas-probe\r\nConnection: close\r\n\r\n",
+            request.target, request.host
+        )
+        .into_bytes(),
+    }
+}
+
 /// The request in uWSGI's protocol, with the variables that nginx sends.
 fn packet(request: &Request) -> Vec<u8> {
-    let Request { host, target } = request;
+    let Request { host, target, .. } = request;
     let (path, query) = target.split_once('?').unwrap_or((target, ""));
     let variables = [
         ("QUERY_STRING", query),
@@ -158,6 +210,7 @@ mod tests {
         let request = Request {
             host: "a.test".to_owned(),
             target: "/health?deep=1".to_owned(),
+            protocol: Protocol::Uwsgi,
         };
         let application = async {
             let (mut stream, _) = listener.accept().await.unwrap();
@@ -195,5 +248,30 @@ mod tests {
             answered(b"nonsense\r\n").await,
             Err(ProbeError::Strange { .. })
         ));
+    }
+
+    #[tokio::test]
+    async fn a_server_serves_when_it_has_answered_anything() {
+        let directory = tempfile::tempdir().unwrap();
+        let socket = directory.path().join("s");
+        let listener = tokio::net::UnixListener::bind(&socket).unwrap();
+        let request = Request {
+            host: "a.test".to_owned(),
+            target: "/".to_owned(),
+            protocol: Protocol::Http,
+        };
+        let server = async {
+            // One that is not ready yet closes, one that is answers, whatever it thinks of the question.
+            drop(listener.accept().await.unwrap());
+            let (mut stream, _) = listener.accept().await.unwrap();
+            let mut head = [0u8; 512];
+            let length = stream.read(&mut head).await.unwrap();
+            assert!(head[..length].starts_with(b"HEAD / HTTP/1.1\r\nHost: a.test\r\n"));
+            stream
+                .write_all(b"HTTP/1.0 501 Unsupported method\r\n\r\n")
+                .await
+                .unwrap();
+        };
+        tokio::join!(until_served(&socket, &request), server);
     }
 }

@@ -13,16 +13,19 @@ use tokio::time::timeout;
 use super::held::Held;
 use super::words::Failure;
 use crate::error_page::{self, ErrorPage};
+use crate::model::Protocol;
 use crate::model::SiteId;
 
 /// A request that has not been read by then is closed.
 const PATIENCE: Duration = Duration::from_secs(10);
+/// nginx sends no longer head.
+const LONGEST_HEAD: usize = 256 * 1024;
 
 /// Closes the socket for good. Connections in its queue get the page; so does what slips in until it is closed off.
-pub fn release(held: Held, site: SiteId, failure: Failure) {
+pub fn release(held: Held, site: SiteId, protocol: Protocol, failure: Failure) {
     loop {
         let answered = std::iter::from_fn(|| held.take())
-            .map(|connection| reject(connection, site, failure))
+            .map(|connection| reject(connection, site, protocol, failure))
             .count();
         if answered > 0 {
             tracing::info!(%site, answered, reason = failure.reason.word(), "answered a queue with error pages");
@@ -33,17 +36,17 @@ pub fn release(held: Held, site: SiteId, failure: Failure) {
     }
     held.close_off();
     for connection in std::iter::from_fn(|| held.take()) {
-        reject(connection, site, failure);
+        reject(connection, site, protocol, failure);
     }
     held.discard();
 }
 
-fn reject(connection: OwnedFd, site: SiteId, failure: Failure) {
+fn reject(connection: OwnedFd, site: SiteId, protocol: Protocol, failure: Failure) {
     tokio::spawn(async move {
         let Ok(connection) = UnixStream::from_std(StdStream::from(connection)) else {
             return;
         };
-        if timeout(PATIENCE, answer(connection, &page(site, failure)))
+        if timeout(PATIENCE, answer(connection, protocol, &page(site, failure)))
             .await
             .is_err()
         {
@@ -54,16 +57,37 @@ fn reject(connection: OwnedFd, site: SiteId, failure: Failure) {
 
 /// Reads the request's head, answers, and goes on reading until nginx closes: a body that is still coming must not meet a
 /// closed socket, or the answer is lost in a reset.
-async fn answer(mut connection: UnixStream, page: &str) -> std::io::Result<()> {
-    let mut head = [0u8; 4];
-    connection.read_exact(&mut head).await?;
-    let [_, low, high, _] = head;
-    let mut variables = vec![0u8; usize::from(u16::from_le_bytes([low, high]))];
-    connection.read_exact(&mut variables).await?;
+async fn answer(mut connection: UnixStream, protocol: Protocol, page: &str) -> std::io::Result<()> {
+    match protocol {
+        Protocol::Uwsgi => {
+            let mut head = [0u8; 4];
+            connection.read_exact(&mut head).await?;
+            let [_, low, high, _] = head;
+            let mut variables = vec![0u8; usize::from(u16::from_le_bytes([low, high]))];
+            connection.read_exact(&mut variables).await?;
+        }
+        Protocol::Http => read_head(&mut connection).await?,
+    }
     connection.write_all(page.as_bytes()).await?;
     connection.shutdown().await?;
     let mut rest = [0u8; 16 * 1024];
     while connection.read(&mut rest).await? > 0 {}
+    Ok(())
+}
+
+/// Reads to the empty line behind an HTTP head; what follows is the body's.
+async fn read_head(connection: &mut UnixStream) -> std::io::Result<()> {
+    let (mut last, mut byte, mut read) = ([0u8; 4], [0u8; 1], 0);
+    let mut buffered = tokio::io::BufReader::new(connection);
+    while last != *b"\r\n\r\n" {
+        buffered.read_exact(&mut byte).await?;
+        last.rotate_left(1);
+        last[3] = byte[0];
+        read += 1;
+        if read > LONGEST_HEAD {
+            return Err(std::io::ErrorKind::InvalidData.into());
+        }
+    }
     Ok(())
 }
 

@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use super::machine::{Limits, Machine, Shown};
 use super::words::{
-    Action, Answer, Deadline, Event, Generation, NotPrepared, Now, Order, Seen, Socket, Visit,
-    Visitor,
+    Action, Answer, Deadline, Event, Generation, NotPrepared, Now, Order, Reason, Seen, Socket,
+    Visit, Visitor,
 };
 
 /// splitmix64: enough to shuffle with, and the same everywhere.
@@ -103,6 +103,7 @@ impl World {
                     .get(&generation)
                     .is_some_and(|queue| *queue > 0),
                 emperor: self.emperor,
+                cause: Reason::StartFailed,
             },
             Event::Passed {
                 generation,
@@ -181,6 +182,7 @@ impl World {
                     "took over without a probe"
                 );
                 self.public = Some(generation);
+                self.draining.remove(&generation);
             }
             Action::Withdraw(generation) => {
                 assert_eq!(self.public.take(), Some(generation));
@@ -240,6 +242,7 @@ impl World {
                 generation,
                 queued: false,
                 emperor: true,
+                cause: Reason::StartFailed,
             });
         }
     }
@@ -252,6 +255,7 @@ impl World {
 
     fn finish_preparing(&mut self, honest: bool) {
         if let Some((generation, socket)) = self.preparing.pop() {
+            self.deliver(Event::Admitted(generation));
             let event = match if honest { 0 } else { self.dice.roll(8) } {
                 1 => Event::NotPrepared(generation, NotPrepared::Failed),
                 2 => Event::NotPrepared(generation, NotPrepared::NoSuchSite),
@@ -352,7 +356,7 @@ impl World {
 
     fn adversary(&mut self) {
         let elapsed = Duration::from_millis(self.dice.roll(3000) as u64);
-        match self.dice.roll(26) {
+        match self.dice.roll(30) {
             0..=4 => {
                 let visit = Visit {
                     sent: self.dice.roll(4) == 0,
@@ -394,6 +398,19 @@ impl World {
                 self.deliver(Event::Ordered(visitor, order));
             }
             22 | 23 => self.notice_drained(),
+            24 | 25 => {
+                if let Some(generation) = self.machine.serving() {
+                    self.deliver(Event::Idle(generation));
+                }
+            }
+            // It may be outdated, or never have been true.
+            26 => {
+                let known = self.dice.one(self.sockets.keys().copied());
+                if let Some(generation) = known {
+                    let event = [Event::Needed(generation), Event::Idle(generation)];
+                    self.pending.push(event[self.dice.roll(2)]);
+                }
+            }
             _ => self.pass(elapsed),
         }
         self.deliver_something();

@@ -4,6 +4,7 @@ use std::fmt;
 use std::num::NonZeroU64;
 use std::time::Duration;
 
+pub use super::reason::Reason;
 use crate::model::SiteId;
 
 /// One life of a site's processes. Grows with every start of the site, also across restarts of the daemon.
@@ -71,60 +72,6 @@ impl Visit {
     }
 }
 
-/// Why a visitor gets an error page. The word goes to nginx as `X-Paas-Reason`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Reason {
-    /// The processes ended before the application accepted requests.
-    StartFailed,
-    /// The application did not accept requests in time.
-    StartTimeout,
-    /// The Emperor did not start the processes.
-    NoEmperor,
-    /// The socket, the log directory or the vassal file could not be made.
-    NotPrepared,
-    /// The processes end again and again soon after they start.
-    Crashing,
-    /// The operator has switched the site off.
-    Disabled,
-    /// The site runs, and more requests wait for it than its queue holds.
-    Overloaded,
-    /// The site is being stopped; it can be asked for again at once.
-    Restarting,
-    /// The new code of a reload answered its probe badly, or not at all.
-    ProbeFailed,
-}
-
-impl Reason {
-    /// The word on the wire and in logs.
-    pub fn word(self) -> &'static str {
-        match self {
-            Reason::StartFailed => "start-failed",
-            Reason::StartTimeout => "start-timeout",
-            Reason::NoEmperor => "no-emperor",
-            Reason::NotPrepared => "not-prepared",
-            Reason::Crashing => "crashing",
-            Reason::Disabled => "disabled",
-            Reason::Overloaded => "overloaded",
-            Reason::Restarting => "restarting",
-            Reason::ProbeFailed => "probe-failed",
-        }
-    }
-
-    /// What `Retry-After` says, in seconds.
-    pub fn retry_after(self) -> u32 {
-        match self {
-            Reason::Overloaded | Reason::Restarting => 1,
-            Reason::NoEmperor => 5,
-            Reason::StartFailed
-            | Reason::StartTimeout
-            | Reason::NotPrepared
-            | Reason::Crashing
-            | Reason::ProbeFailed => 10,
-            Reason::Disabled => 3600,
-        }
-    }
-}
-
 /// A reason and the generation it happened to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Failure {
@@ -183,6 +130,8 @@ pub enum NotPrepared {
     NoSuchSite,
     /// The registry says the site is off.
     Disabled,
+    /// The site's directory is not there.
+    NoDirectory,
     /// Something could not be made; the log tells what.
     Failed,
 }
@@ -242,6 +191,8 @@ pub enum Event {
         queued: bool,
         /// The Emperor lives: it is not what took the processes with it.
         emperor: bool,
+        /// Why, as far as it shows.
+        cause: Reason,
     },
     /// A deadline set by [`Action::Remind`] has passed.
     Passed {
@@ -254,6 +205,12 @@ pub enum Event {
     },
     /// A new Emperor has started; it knows nothing of what the one before it was asked.
     EmperorArrived,
+    /// The start may begin: the machine bears it.
+    Admitted(Generation),
+    /// Nobody has visited the site for as long as it stays awake.
+    Idle(Generation),
+    /// Requests of the site are in flight.
+    Needed(Generation),
     /// The registry says the site is off or gone.
     Retired,
 }
@@ -265,7 +222,7 @@ pub enum Action {
     Answer(Visitor, Answer),
     /// Find out whether the site's name leads to the held socket and whether its queue is full.
     Look(Visitor),
-    /// Read the site's row; make its log directory and its notice pipe; get the socket.
+    /// As soon as the machine bears it ([`Event::Admitted`]): read the site's row; make its log directory and its notice pipe; get the socket.
     Prepare(Generation, Socket),
     /// Write the vassal file unless it is there, and wake the Emperor.
     Start(Generation),

@@ -1,6 +1,6 @@
 //! Sites: one web application under one primary domain.
 use super::{
-    Application, BackendId, Domain, Invalid, SiteId, SiteSettings, Span, UserName, text_type,
+    Application, BackendId, Domain, Idle, Invalid, SiteId, SiteSettings, UserName, text_type,
 };
 use std::path::Path;
 
@@ -68,7 +68,7 @@ pub struct NewSite {
     /// A virtualenv.
     pub venv: Option<AbsolutePath>,
     /// After how long without a request it is put to sleep; none: as the machine's settings say.
-    pub idle: Option<Span>,
+    pub idle: Option<Idle>,
     /// Whether it is served.
     pub enabled: bool,
     /// The backend it runs on whatever placement says.
@@ -93,7 +93,7 @@ pub struct Site {
     /// A virtualenv.
     pub venv: Option<AbsolutePath>,
     /// After how long without a request it is put to sleep; none: as the machine's settings say.
-    pub idle: Option<Span>,
+    pub idle: Option<Idle>,
     /// Whether it is served.
     pub enabled: bool,
     /// The backend it runs on whatever placement says.

@@ -95,6 +95,10 @@ pub trait View: LimitsView {
     fn changes_since(&self, revision: u64) -> Result<Option<Vec<Changed>>>;
     /// The placement.
     fn placement(&self) -> Result<Placement>;
+    /// How a slow change of the placement goes on, if one is under way.
+    fn progress(&self) -> Result<Option<Progress>>;
+    /// The machines that hold slow changes up at `now`, in milliseconds since 1970.
+    fn holds(&self, now: u64) -> Result<Vec<Hold>>;
     /// All users, by name.
     fn users(&self) -> Result<Vec<User>>;
     /// One user.
@@ -150,8 +154,12 @@ pub trait Edit: View + LimitsEdit {
     fn set_domain(&mut self, domain: &Domain, site: SiteId) -> Result<()>;
     /// Removes a further domain; the primary one goes only with its site.
     fn remove_domain(&mut self, domain: &Domain) -> Result<()>;
-    /// Sets the placement.
-    fn set_placement(&mut self, placement: &Placement) -> Result<()>;
+    /// Sets the placement, and how a slow change of it goes on.
+    fn set_placement(&mut self, placement: &Placement, progress: Option<&Progress>) -> Result<()>;
+    /// Holds slow changes up, or goes on doing so.
+    fn hold(&mut self, hold: &Hold) -> Result<()>;
+    /// A machine holds nothing up any more.
+    fn release(&mut self, machine: &str) -> Result<()>;
     /// Makes it so; durable when this returns. Gives the revision it led to.
     fn commit(self: Box<Self>) -> Result<u64>;
 }

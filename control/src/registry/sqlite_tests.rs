@@ -82,7 +82,7 @@ fn new_site(name: &str) -> NewSite {
         directory: AbsolutePath::parse("/srv/über $x").unwrap(),
         application: Application::Wsgi(EntryPoint::parse("web/my app.py:app").unwrap()),
         venv: Some(AbsolutePath::parse("/srv/v").unwrap()),
-        idle: Some(Span::parse("90s").unwrap()),
+        idle: Some(Idle::parse("90s").unwrap()),
         enabled: true,
         pin: None,
         settings: SiteSettings::default(),
@@ -131,7 +131,9 @@ fn what_is_written_is_read_back() {
             threshold: u64::MAX,
         }),
     };
-    world.edit(|edit| edit.set_placement(&placement)).unwrap();
+    world
+        .edit(|edit| edit.set_placement(&placement, None))
+        .unwrap();
     assert_eq!(again.view().unwrap().placement().unwrap(), placement);
 }
 
@@ -435,7 +437,7 @@ fn the_log_names_each_thing_once_and_says_when_it_is_too_short() {
         ])
     );
     world
-        .edit(|edit| edit.set_placement(&Placement::default()))
+        .edit(|edit| edit.set_placement(&Placement::default(), None))
         .unwrap();
     assert_eq!(world.since(start), None, "trimmed");
     let now = world.revision();

@@ -192,7 +192,10 @@ pub fn own(
     platform: &[PathBuf],
 ) -> Result<Vec<Own>, NotShown> {
     let mut found = vec![(directory, true)];
-    if let Some(venv) = venv.filter(|venv| !venv.as_path().starts_with(directory)) {
+    // One that is not there is not shown: that there is none is uWSGI's to say.
+    let elsewhere =
+        |venv: &&AbsolutePath| !venv.as_path().starts_with(directory) && venv.as_path().exists();
+    if let Some(venv) = venv.filter(elsewhere) {
         found.push((venv, false));
     }
     let show = |(name, writable): (&AbsolutePath, bool)| {

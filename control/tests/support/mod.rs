@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 use control::cgroup::Groups;
 use control::initialize::confine::CGROUPS;
 use control::model::{
-    AbsolutePath, Application, EntryPoint, NewSite, Site, SiteId, SiteSettings, Span, UserName,
+    AbsolutePath, Application, EntryPoint, Idle, NewSite, Site, SiteId, SiteSettings, UserName,
     parse_domain,
 };
 use control::settings::Settings;
@@ -161,6 +161,18 @@ impl Backend {
         backend
     }
 
+    /// There is no nginx here that counts requests, so the daemon puts no site to sleep: uWSGI does, after these seconds.
+    pub fn start_with_net(seconds: u32) -> Backend {
+        let mut backend = Backend::prepare();
+        let snippets = backend.settings.paths().vassal_snippets();
+        fs::create_dir_all(&snippets).unwrap();
+        let net = format!("idle = {seconds}\ndie-on-idle = true\n");
+        fs::write(snippets.join("net.ini"), net).unwrap();
+        backend.start_daemon();
+        backend.start_emperor();
+        backend
+    }
+
     pub fn prepare() -> Backend {
         let root = tempfile::Builder::new()
             .prefix("paas-")
@@ -219,7 +231,7 @@ impl Backend {
     }
 
     /// Adds a site that serves `app`, or the usual application.
-    pub fn add_site(&self, name: &str, app: Option<&str>, idle: Option<Span>) -> TestSite {
+    pub fn add_site(&self, name: &str, app: Option<&str>, idle: Option<Idle>) -> TestSite {
         let directory = self.root.path().join(format!("srv-{name}"));
         fs::create_dir(&directory).unwrap();
         let mut registry = registry::open(&self.settings).unwrap();

@@ -7,7 +7,7 @@ use routing::idle::Limits;
 
 use super::{ServerConf, text, unset};
 use crate::ffi::conf::{Conf, Directive, Refusal, milliseconds};
-use crate::ffi::keepalive::{Keepalive, Settings};
+use crate::ffi::keepalive::{Keepalive, Reuse, Settings};
 
 /// nginx keeps a connection for this long, too, if nothing is said.
 const TIMEOUT: usize = 60_000;
@@ -18,7 +18,7 @@ const MOST: usize = 1_000_000;
 
 type Read = fn(&[u8]) -> Result<usize, Refusal>;
 
-/// `paas_keepalive NUMBER [per_peer=NUMBER] [timeout=TIME] [requests=NUMBER] [time=TIME];`
+/// `paas_keepalive NUMBER [per_peer=NUMBER] [timeout=TIME] [requests=NUMBER] [time=TIME] [reuse=any | repeatable];`
 pub(crate) struct PaasKeepalive;
 
 impl Directive for PaasKeepalive {
@@ -31,6 +31,7 @@ impl Directive for PaasKeepalive {
         let mut arguments = conf.arguments();
         let total = number(arguments.next().unwrap_or_default())?;
         let (mut per_peer, mut timeout, mut requests, mut time) = (None, None, None, None);
+        let mut reuse = None;
         for argument in arguments {
             let shown = argument.escape_ascii();
             let mut halves = argument.splitn(2, |byte| *byte == b'=');
@@ -38,6 +39,15 @@ impl Directive for PaasKeepalive {
                 halves.next().unwrap_or_default(),
                 halves.next().unwrap_or_default(),
             );
+            if name == b"reuse" {
+                unset(&reuse).map_err(|_| "has two of \"reuse\"")?;
+                reuse = Some(match value {
+                    b"any" => Reuse::Any,
+                    b"repeatable" => Reuse::Repeatable,
+                    _ => return Err(format!("\"{shown}\": write reuse=any or reuse=repeatable")),
+                });
+                continue;
+            }
             let (place, read): (_, Read) = match name {
                 b"per_peer" => (&mut per_peer, number),
                 b"timeout" => (&mut timeout, span),
@@ -57,6 +67,7 @@ impl Directive for PaasKeepalive {
                 timeout: timeout.unwrap_or(TIMEOUT),
                 requests: requests.unwrap_or(REQUESTS),
                 time: time.unwrap_or(TIME),
+                reuse: reuse.unwrap_or(Reuse::Any),
             },
             conf.place(),
         )));

@@ -69,6 +69,26 @@ impl<'r> Request<'r> {
         Some(())
     }
 
+    /// A header of the answer this request's upstream has just given.
+    pub(crate) fn upstream_header(self, name: &str) -> Option<&'r [u8]> {
+        let upstream = NonNull::new(self.fields().upstream)?;
+        let mut found = None;
+        // SAFETY: the list is part of the living upstream; names and values live as long.
+        unsafe {
+            for_each(
+                &raw mut (*upstream.as_ptr()).headers_in.headers,
+                |element| {
+                    if (*element).hash != 0
+                        && bytes(&(*element).key).eq_ignore_ascii_case(name.as_bytes())
+                    {
+                        found = Some(outlive(&(*element).value));
+                    }
+                },
+            );
+        }
+        found
+    }
+
     /// A header of the answer this request got from its upstream, or else of the one nginx made.
     pub(crate) fn answer_header(self, name: &str) -> Option<&'r [u8]> {
         // SAFETY: both lists are parts of the living request or of its upstream; names and values live as long.

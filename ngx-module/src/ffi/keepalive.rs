@@ -29,6 +29,16 @@ pub(crate) struct Settings {
     pub(crate) requests: usize,
     /// How old it may be when it becomes idle.
     pub(crate) time: usize,
+    pub(crate) reuse: Reuse,
+}
+
+/// Which requests get a kept connection.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Reuse {
+    /// All of them; one that cannot be repeated, only if the kernel knows of no close.
+    Any,
+    /// Those that can be repeated: the close may be on its way, and such a request would be lost to it.
+    Repeatable,
 }
 
 /// The idle connections of one upstream block in this worker.
@@ -125,18 +135,21 @@ impl Keepalive {
         &self.place
     }
 
-    /// Gives the request an idle connection to this peer, if there is one. `must_live`: the request cannot be repeated if the
-    /// other side has closed the connection, so ask the kernel first.
+    /// Gives the request an idle connection to this peer, if there is one. `repeatable`: the request can be repeated if the
+    /// other side has closed the connection.
     pub(super) fn reuse(
         &self,
         peer: &PeerKey,
         to: &mut ngx_peer_connection_t,
-        must_live: bool,
+        repeatable: bool,
     ) -> bool {
+        if !repeatable && self.settings.reuse == Reuse::Repeatable {
+            return false;
+        }
         while let Some(mut kept) = self.take(peer.bytes()) {
             // SAFETY: what is kept is a living connection with its two events and its pool.
             unsafe {
-                if must_live && !is_silent(kept.as_ref()) {
+                if !repeatable && !is_silent(kept.as_ref()) {
                     close(kept.as_ptr());
                     continue;
                 }

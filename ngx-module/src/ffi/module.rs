@@ -32,13 +32,14 @@ pub static mut ngx_http_paas_module: ngx_module_t = ngx_module_t {
     ..ngx_module_t::default()
 };
 
-static mut COMMANDS: [ngx_command_t; 8] = [
+static mut COMMANDS: [ngx_command_t; 9] = [
     command::<directives::PaasTable>(),
     command::<directives::PaasActivity>(),
     command::<directives::PaasSocket>(),
     command::<directives::PaasRole>(),
     command::<directives::PaasHash>(),
     command::<directives::PaasKeepalive>(),
+    command::<directives::PaasEject>(),
     command::<directives::PaasFallback>(),
     ngx_command_t::empty(),
 ];
@@ -213,6 +214,7 @@ fn register_variables(conf: Conf<'_>) -> Option<()> {
     variable::register::<variables::Site>(conf)?;
     variable::register::<variables::SiteId>(conf)?;
     variable::register::<variables::Socket>(conf)?;
+    variable::register::<variables::Protocol>(conf)?;
     variable::register::<variables::Backend>(conf)?;
     variable::register::<variables::Sent>(conf)?;
     variable::register::<variables::Idempotent>(conf)?;

@@ -1,6 +1,7 @@
 //! The peers of a request's upstream: nginx asks here for the address to connect to.
 
 use std::ffi::c_void;
+use std::fmt;
 use std::ptr::NonNull;
 
 use ngx::ffi::{
@@ -14,12 +15,19 @@ use super::keepalive::PeerKey;
 use super::pool::Pool;
 use super::request::Request;
 use super::upstream::Upstream;
-use crate::balancer::{Failure, Outcome, Selection};
+use crate::balancer::{Attempt, Failure, Outcome, Selection};
+use crate::role;
 
 /// Where a peer listens: a socket address as the kernel takes it, and how nginx prints it.
 pub(crate) struct Address {
     sockaddr: Box<[u8]>,
     name: Box<[u8]>,
+}
+
+impl fmt::Display for Address {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&String::from_utf8_lossy(&self.name))
+    }
 }
 
 impl Address {
@@ -149,7 +157,7 @@ unsafe extern "C" fn get(connection: *mut ngx_peer_connection_t, data: *mut c_vo
             connection.name = peer.name;
             if let Some(keepalive) = selection.keepalive()
                 && let Some(key) = key_of(selection.request(), connection)
-                && keepalive.reuse(&key, connection, !selection.request().is_idempotent())
+                && keepalive.reuse(&key, connection, selection.request().is_idempotent())
             {
                 return NGX_DONE as ngx_int_t;
             }
@@ -170,7 +178,8 @@ unsafe extern "C" fn free(
     let tries_left = guard!(Entry::Request("paas_hash peer.free"), 0, {
         // SAFETY: as in `get`.
         if let Some(selection) = unsafe { data.cast::<Selection<'_>>().as_mut() } {
-            selection.done(outcome(selection.request(), connection, state));
+            let request = selection.request();
+            selection.done(outcome(request, connection, state), attempt(request));
             keep(selection, connection, state);
         }
         connection.tries.saturating_sub(1)
@@ -238,6 +247,21 @@ fn outcome(request: Request<'_>, peer: &ngx_peer_connection_t, state: ngx_uint_t
         _ if timed_out => Failure::Silent,
         _ => Failure::Broken,
     })
+}
+
+/// What else there is to say of it.
+fn attempt(request: Request<'_>) -> Attempt {
+    let fault = |upstream: &ngx_http_upstream_t| {
+        upstream.headers_in.status_n >= 500
+            && request
+                .upstream_header(role::REASON)
+                .is_some_and(role::is_backend_s_fault)
+    };
+    let upstream = upstream_of(request);
+    Attempt {
+        sent: upstream.map_or(0, |upstream| upstream.start_time as u64),
+        is_backend_s_fault: upstream.is_some_and(fault),
+    }
 }
 
 /// TLS begins on a new connection: offers the session the peer had last.

@@ -1,27 +1,34 @@
 //! The sites this worker met last: a look-up in LMDB touches dozens of cache lines that the rest of a request
-//! has displaced, a hit here touches three. What is remembered holds for one state of the table and no longer.
+//! has displaced, a hit here touches four. What is remembered holds for one state of the table and no longer.
 
 use std::sync::Arc;
 
 use routing::rendezvous::key_hash;
 use table::{SiteRecord, Stamp};
 
-/// How many hosts are remembered; a power of two. With their sites they take at most 4 MiB.
-const SLOTS: usize = 8192;
+/// A host can be in any slot of its set, so that hosts which share a set do not displace each other while others
+/// are empty.
+const WAYS: usize = 4;
+/// A power of two. Full, all sets with their sites take 6 MiB.
+const SETS: usize = 4096;
 
-/// Hosts and their sites, each in the one slot its hash names.
+/// Hosts and their sites, each in the set its hash names.
 #[derive(Default)]
 pub(crate) struct Memo {
     /// The state of the table that the slots of the present epoch are from.
     stamp: Option<Stamp>,
     epoch: u32,
+    /// Which slot of a full set is given up next.
+    turn: usize,
     /// Empty until the first host is put in.
-    slots: Vec<Slot>,
+    sets: Vec<[Slot; WAYS]>,
 }
 
 #[derive(Clone, Default)]
 struct Slot {
     epoch: u32,
+    /// Of the hash, what did not choose the set: most other hosts are told apart without looking at their names.
+    tag: u32,
     host: Box<[u8]>,
     site: Option<Arc<SiteRecord>>,
 }
@@ -32,10 +39,12 @@ impl Memo {
         if self.stamp != Some(stamp) {
             return None;
         }
-        let slot = self.slots.get(index(host))?;
-        (slot.epoch == self.epoch && *slot.host == *host)
-            .then(|| slot.site.clone())
-            .flatten()
+        let (set, tag) = place(host);
+        self.sets
+            .get(set)?
+            .iter()
+            .find(|slot| slot.epoch == self.epoch && slot.tag == tag && *slot.host == *host)
+            .and_then(|slot| slot.site.clone())
     }
 
     /// Remembers the site of a host, read in this state of the table.
@@ -45,25 +54,33 @@ impl Memo {
             self.epoch = self.epoch.wrapping_add(1);
             // After four billion states of the table an old slot could pass for a new one.
             if self.epoch == 0 {
-                self.slots.clear();
+                self.sets.clear();
+                self.epoch = 1;
             }
         }
-        if self.slots.is_empty() {
-            self.slots.resize(SLOTS, Slot::default());
+        if self.sets.is_empty() {
+            self.sets.resize(SETS, Default::default());
         }
         let site = Arc::new(site);
-        if let Some(slot) = self.slots.get_mut(index(host)) {
-            *slot = Slot {
-                epoch: self.epoch,
-                host: host.into(),
-                site: Some(Arc::clone(&site)),
-            };
+        let (set, tag) = place(host);
+        self.turn = self.turn.wrapping_add(1);
+        if let Some(set) = self.sets.get_mut(set) {
+            let stale = set.iter().position(|slot| slot.epoch != self.epoch);
+            if let Some(slot) = set.get_mut(stale.unwrap_or(self.turn % WAYS)) {
+                *slot = Slot {
+                    epoch: self.epoch,
+                    tag,
+                    host: host.into(),
+                    site: Some(Arc::clone(&site)),
+                };
+            }
         }
         site
     }
 }
 
-/// The slot of a host.
-fn index(host: &[u8]) -> usize {
-    key_hash(host) as usize % SLOTS
+/// The set of a host, and its tag.
+fn place(host: &[u8]) -> (usize, u32) {
+    let hash = key_hash(host);
+    (hash as usize % SETS, (hash >> 32) as u32)
 }

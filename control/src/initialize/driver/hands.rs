@@ -5,26 +5,35 @@ use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::Path;
 use std::sync::Arc;
 
+use std::time::Duration;
+
 use rustix::process::{Resource, Signal, getrlimit, pidfd_send_signal};
+
+use tokio::time::timeout;
 
 use super::super::held::{Held, remove_if_there};
 use super::super::launching::Grant;
-use super::super::notice::Notices;
+use super::super::notice::{Notice, Notices};
 use super::super::prepare::{Prepared, Unprepared, prepare};
 use super::super::words::{Action, Deadline, Event, Failure, Generation, Reason, Socket};
 use super::super::{connections, probe, reject};
-use super::{Driver, Message, report};
+use super::{Driver, Life, Message, Record, Told, report};
 use crate::files;
-use crate::model::SiteId;
+use crate::model::{Protocol, SiteId};
 use crate::watch::Readable;
+
+/// How long a site that nobody needs waits for its connections to end.
+const DOZE: Duration = Duration::from_secs(5);
 
 impl Driver {
     /// Does one thing; answers what came of it if that is known at once.
     pub(super) fn act(&mut self, site: SiteId, action: Action) -> Option<Event> {
         match action {
             Action::Answer(visitor, answer) => {
+                let id = self.id_of(site, answer);
                 // nginx may have given up waiting.
-                let _ = self.waiting.remove(&visitor)?.send(answer);
+                let (_, waiting) = self.waiting.remove(&visitor)?;
+                let _ = waiting.send(Told { answer, id });
             }
             Action::Look(visitor) => {
                 let generation = self.entry(site).machine.serving()?;
@@ -33,11 +42,19 @@ impl Driver {
             }
             Action::Prepare(generation, socket) => self.prepare(site, generation, socket),
             Action::Start(generation) => return self.start(site, generation),
-            Action::Grant(generation) => self.grant(site, generation),
+            Action::Grant(generation) => {
+                self.mark(site, generation, |phases, took| phases.launch = Some(took));
+                self.grant(site, generation);
+            }
             Action::Refuse(_) => drop(self.entry(site).question.take()),
             Action::Probe(generation) => self.probe(site, generation),
             Action::Publish(generation) => {
                 tracing::info!(%site, %generation, "ready");
+                self.entry(site).failed = false;
+                let life = self.life(site, generation);
+                life.since = Some(activity::now());
+                life.stop_draining();
+                self.counters.wake();
                 self.rename(
                     site,
                     generation,
@@ -75,16 +92,22 @@ impl Driver {
     }
 
     fn prepare(&mut self, site: SiteId, generation: Generation, socket: Socket) {
-        tracing::info!(%site, %generation, "starting");
         if let Socket::Of(earlier) = socket {
             // Taken over right now: whatever becomes of this start, the socket is its own to release.
-            let held = self
-                .entry(site)
-                .lives
-                .remove(&earlier)
-                .and_then(|life| life.held);
-            self.life(site, generation).held = held;
+            if let Some(life) = self.entry(site).lives.remove(&earlier) {
+                self.note(site, &life.record);
+                self.life(site, generation).held = life.held;
+            }
         }
+        self.life(site, generation).record = Record::new(generation);
+        self.entry(site).deserted = false;
+        self.ask(site, generation);
+    }
+
+    /// The machine bears one more start: this one.
+    pub(super) fn begin(&mut self, site: SiteId, generation: Generation) {
+        tracing::info!(%site, %generation, "starting");
+        self.mark(site, generation, |phases, took| phases.wait = Some(took));
         let fresh = self.held(site, generation).is_none();
         let (place, registry, reports) = (
             self.place.clone(),
@@ -109,7 +132,11 @@ impl Driver {
             Ok(mut prepared) if wanted => {
                 let life = self.life(site, generation);
                 life.held = prepared.held.take().or(life.held.take());
+                life.record.start.log = Some((prepared.log.clone(), prepared.log_from));
+                life.probe = Some(prepared.probe.clone());
+                life.idle = Some(prepared.idle);
                 life.prepared = Some(prepared);
+                self.mark(site, generation, |phases, took| phases.prepare = Some(took));
                 if let Some(held) = self.held(site, generation) {
                     mind_the_limit(held);
                 }
@@ -125,6 +152,9 @@ impl Driver {
             }
             Err(problem) => {
                 tracing::warn!(%site, %generation, %problem, "cannot start the site");
+                if wanted {
+                    self.detail(site, generation, problem.to_string());
+                }
                 self.step(site, Event::NotPrepared(generation, problem.why()));
             }
         }
@@ -188,9 +218,23 @@ impl Driver {
         });
     }
 
-    /// Reports what the site's uWSGI says.
+    /// Reports what the site's uWSGI says. A command says nothing: its first answer tells that it serves.
     pub(super) fn listen(&mut self, site: SiteId, generation: Generation) {
         let reports = self.reports.clone();
+        let life = self.life(site, generation);
+        if let (Some(held), Some(request)) = (&life.held, &life.probe)
+            && request.protocol == Protocol::Http
+        {
+            let (socket, request) = (held.name().to_owned(), request.clone());
+            let task = tokio::spawn(async move {
+                probe::until_served(&socket, &request).await;
+                report(&reports, Message::Noticed(site, generation, Notice::Ready)).await;
+            });
+            if let Some(earlier) = life.listening.replace(task) {
+                earlier.abort();
+            }
+            return;
+        }
         let mut notices = match Notices::open(&self.place.notice(site, generation)) {
             Ok(notices) => notices,
             Err(problem) => {
@@ -217,10 +261,10 @@ impl Driver {
         else {
             return;
         };
-        let (Some(held), Some(prepared)) = (&life.held, &life.prepared) else {
+        let (Some(held), Some(request)) = (&life.held, &life.probe) else {
             return;
         };
-        let (socket, request) = (held.own_name().to_owned(), prepared.probe.clone());
+        let (socket, request) = (held.own_name().to_owned(), request.clone());
         let reports = self.reports.clone();
         tokio::spawn(async move {
             let outcome = probe::send(&socket, &request).await;
@@ -245,11 +289,21 @@ impl Driver {
                 return;
             }
         };
+        let dozes = self.entry(site).machine.is_falling_asleep();
         let reports = self.reports.clone();
-        tokio::spawn(async move {
-            connections::none_left(listener, &name).await;
-            report(&reports, Message::Drained(site, generation)).await;
-        });
+        let life = self.life(site, generation);
+        life.stop_draining();
+        let number = life.drains;
+        life.draining = Some(tokio::spawn(async move {
+            let none_left = connections::none_left(listener, &name);
+            if dozes {
+                // What is left after that belongs to nobody who lives, or nginx's counters say otherwise.
+                let _ = timeout(DOZE, none_left).await;
+            } else {
+                none_left.await;
+            }
+            report(&reports, Message::Drained(site, generation, number)).await;
+        }));
     }
 
     fn rename(
@@ -267,7 +321,9 @@ impl Driver {
     fn forget(&mut self, site: SiteId, generation: Generation) {
         self.remove(&self.place.vassal(site, generation));
         self.remove(&self.place.notice(site, generation));
-        if let Some(listening) = self.life(site, generation).listening.take() {
+        let life = self.life(site, generation);
+        life.record.told = true;
+        if let Some(listening) = life.listening.take() {
             listening.abort();
         }
         self.alarm.ring();
@@ -275,7 +331,8 @@ impl Driver {
 
     fn release(&mut self, site: SiteId, generation: Generation, failure: Option<Failure>) {
         let entry = self.entry(site);
-        let Some(life) = entry.lives.remove(&generation) else {
+        entry.failed |= failure.is_some();
+        let Some(mut life) = entry.lives.remove(&generation) else {
             return;
         };
         if entry.lives.is_empty() && failure.is_none() {
@@ -287,18 +344,31 @@ impl Driver {
             failure,
             life.prepared.as_ref().map(|prepared| &*prepared.log),
         );
+        life.record.end(failure.map(|failure| failure.reason));
+        self.note(site, &life.record);
         let late = Failure {
             reason: Reason::Restarting,
             generation,
         };
         if let Some(held) = life.held {
-            reject::release(held, site, failure.unwrap_or(late));
+            let protocol = life.probe.map(|probe| probe.protocol).unwrap_or_default();
+            reject::release(held, site, protocol, failure.unwrap_or(late));
         }
     }
 
     fn remove(&self, path: &Path) {
         if let Err(problem) = remove_if_there(path) {
             tracing::error!(path = %path.display(), %problem, "cannot remove a file");
+        }
+    }
+}
+
+impl Life {
+    /// Whatever is still waited for has nothing to say any more.
+    fn stop_draining(&mut self) {
+        self.drains += 1;
+        if let Some(draining) = self.draining.take() {
+            draining.abort();
         }
     }
 }

@@ -8,6 +8,14 @@ use super::super::words::{
 use super::reload::answers;
 use super::{Machine, Phase, Start, State, Then};
 
+/// How processes ended.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct End {
+    pub(super) queued: bool,
+    pub(super) emperor: bool,
+    pub(super) cause: Reason,
+}
+
 impl Machine {
     /// From running to stopping: no new requests, and what is under way is finished.
     pub(super) fn stop(&mut self, then: Then, stoppers: Vec<Visitor>, actions: &mut Vec<Action>) {
@@ -35,7 +43,10 @@ impl Machine {
     pub(super) fn stop_ordered(&mut self, visitor: Visitor, now: Now, actions: &mut Vec<Action>) {
         match &mut self.state {
             State::Asleep => actions.push(Action::Answer(visitor, Answer::Asleep)),
-            State::Stopping { stoppers, .. } => stoppers.push(visitor),
+            State::Stopping { stoppers, .. } => {
+                stoppers.push(visitor);
+                self.stop_for_good(Then::Sleep, actions);
+            }
             State::Running { .. } => {
                 let reloaders = self.give_reload_up(actions);
                 actions.extend(answers(reloaders, Answer::Asleep));
@@ -81,18 +92,14 @@ impl Machine {
             State::Starting { start, .. } => {
                 self.fail(disabled(start.generation), Duration::ZERO, now, actions);
             }
-            State::Asleep | State::Stopping { .. } => {}
+            State::Stopping { generation, .. } => {
+                self.stop_for_good(Then::Release(disabled(*generation)), actions);
+            }
+            State::Asleep => {}
         }
     }
 
-    pub(super) fn exited(
-        &mut self,
-        of: Generation,
-        queued: bool,
-        emperor: bool,
-        now: Now,
-        actions: &mut Vec<Action>,
-    ) {
+    pub(super) fn exited(&mut self, of: Generation, end: End, now: Now, actions: &mut Vec<Action>) {
         if let Some(index) = self
             .retiring
             .iter()
@@ -107,17 +114,17 @@ impl Machine {
         }
         match &self.state {
             State::Starting { start, .. } if start.generation == of => {
-                self.start_exited(queued, emperor, now, actions);
+                self.start_exited(end, now, actions);
             }
             State::Running { generation, .. } if *generation == of => {
-                self.crashed(queued, emperor, now, actions);
+                self.crashed(end, now, actions);
             }
             State::Running {
                 reload: Some(reload),
                 ..
             } if reload.generation() == of => {
                 let failure = Failure {
-                    reason: Reason::StartFailed,
+                    reason: end.cause,
                     generation: of,
                 };
                 self.gone();
@@ -130,7 +137,7 @@ impl Machine {
                 );
             }
             State::Stopping { generation, .. } if *generation == of => {
-                self.stopped(queued, now, actions);
+                self.stopped(end.queued, now, actions);
             }
             _ => {}
         }
@@ -143,7 +150,7 @@ impl Machine {
         }
     }
 
-    fn start_exited(&mut self, queued: bool, emperor: bool, now: Now, actions: &mut Vec<Action>) {
+    fn start_exited(&mut self, end: End, now: Now, actions: &mut Vec<Action>) {
         self.gone();
         let State::Starting {
             start: Start { generation, .. },
@@ -155,7 +162,7 @@ impl Machine {
             return;
         };
         let (generation, public) = (*generation, *public);
-        if !emperor && (queued || !waiting.is_empty() || !reload.is_empty()) {
+        if !end.emperor && (end.queued || !waiting.is_empty() || !reload.is_empty()) {
             let mut waiting = std::mem::take(waiting);
             waiting.append(reload);
             actions.push(Action::Forget(generation));
@@ -163,7 +170,7 @@ impl Machine {
             return;
         }
         let failure = Failure {
-            reason: Reason::StartFailed,
+            reason: end.cause,
             generation,
         };
         self.fail(failure, self.limits.pause, now, actions);
@@ -185,10 +192,10 @@ impl Machine {
         }
         actions.extend(answers(stoppers, Answer::Asleep));
         match then {
-            Then::Sleep if queued || !waiting.is_empty() => {
+            Then::Sleep | Then::Doze if queued || !waiting.is_empty() => {
                 self.begin(false, Socket::Of(generation), waiting, now, actions);
             }
-            Then::Sleep => actions.push(Action::Release(generation, None)),
+            Then::Sleep | Then::Doze => actions.push(Action::Release(generation, None)),
             Then::Release(failure) => {
                 actions.push(Action::Release(generation, Some(failure)));
                 if !waiting.is_empty() {
@@ -198,7 +205,7 @@ impl Machine {
         }
     }
 
-    fn crashed(&mut self, queued: bool, emperor: bool, now: Now, actions: &mut Vec<Action>) {
+    fn crashed(&mut self, end: End, now: Now, actions: &mut Vec<Action>) {
         let State::Running {
             generation, since, ..
         } = self.state
@@ -207,7 +214,7 @@ impl Machine {
         };
         let waiting = self.give_reload_up(actions);
         let steady = now.monotonic.saturating_sub(since) >= self.limits.steady;
-        self.early_crashes = if !emperor || steady {
+        self.early_crashes = if !end.emperor || steady {
             0
         } else {
             self.early_crashes.saturating_add(1)
@@ -223,7 +230,7 @@ impl Machine {
             actions.push(Action::Release(generation, Some(failure)));
             self.failing = Some((failure, now.monotonic + self.limits.pause));
             self.state = State::Asleep;
-        } else if emperor || queued || !waiting.is_empty() {
+        } else if end.emperor || end.queued || !waiting.is_empty() {
             self.begin(true, Socket::Of(generation), waiting, now, actions);
         } else {
             // Everything has gone with the Emperor: sites come back when they are asked for, not all at once.

@@ -4,7 +4,7 @@
 use super::super::words::{
     Action, Answer, Deadline, Failure, Generation, Now, Reason, Socket, Visitor,
 };
-use super::{Machine, Phase, Retiring, Start, State};
+use super::{Machine, Phase, Retiring, Start, State, Then};
 
 /// A reload under way.
 #[derive(Debug)]
@@ -38,8 +38,13 @@ impl Machine {
             State::Asleep if was_failing => {
                 self.begin(false, Socket::New, vec![visitor], now, actions);
             }
+            State::Stopping { .. } => {
+                // Nobody may keep the older code awake.
+                self.stop_for_good(Then::Sleep, actions);
+                actions.push(Action::Answer(visitor, Answer::Asleep));
+            }
             // The next start reads what is there then.
-            State::Asleep | State::Stopping { .. } => {
+            State::Asleep => {
                 actions.push(Action::Answer(visitor, Answer::Asleep));
             }
             State::Starting {
@@ -167,7 +172,7 @@ impl Machine {
         let Start { generation, phase } = start;
         match phase {
             // What is prepared comes back unwanted.
-            Phase::Preparing => {}
+            Phase::Preparing => actions.push(Action::Release(generation, failure)),
             Phase::Written => {
                 actions.push(Action::Forget(generation));
                 actions.push(Action::Release(generation, failure));

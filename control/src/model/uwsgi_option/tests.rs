@@ -142,3 +142,12 @@ proptest! {
         prop_assert_eq!(serde_json::from_str::<UwsgiOptions>(&stored).unwrap(), options);
     }
 }
+
+#[test]
+fn the_documentation_lists_every_option() {
+    let page = include_str!("../../../../docs/site-settings.md");
+    for Allowed { name, takes, does } in ALLOWED {
+        let row = format!("| `{name}` | {takes} | {does} |");
+        assert!(page.contains(&row), "docs/site-settings.md lacks: {row}");
+    }
+}

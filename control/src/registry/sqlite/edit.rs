@@ -400,15 +400,35 @@ impl Edit for Session<'_> {
         Ok(())
     }
 
-    fn set_placement(&mut self, placement: &Placement) -> Result<()> {
+    fn set_placement(&mut self, placement: &Placement, progress: Option<&Progress>) -> Result<()> {
         let (from, threshold) = placement
             .change
             .map(|change| (change.from.to_string(), change.threshold.to_string()))
             .unzip();
+        let sql = "UPDATE placement SET method = ?1, previous = ?2, threshold = ?3, over = ?4, direction = ?5, paused = ?6, stepped_at = ?7";
         self.execute(
-            "UPDATE placement SET method = ?1, previous = ?2, threshold = ?3",
-            params![placement.method.to_string(), from, threshold],
+            sql,
+            params![
+                placement.method.to_string(),
+                from,
+                threshold,
+                progress.map(|progress| progress.over.to_string()),
+                progress.map(|progress| progress.direction.to_string()),
+                progress.is_some_and(|progress| progress.paused),
+                progress.map(|progress| progress.stepped_at)
+            ],
         )?;
+        Ok(())
+    }
+
+    fn hold(&mut self, hold: &Hold) -> Result<()> {
+        let sql = "INSERT INTO holds (machine, starting, until) VALUES (?1, ?2, ?3) ON CONFLICT DO UPDATE SET starting = ?2, until = ?3";
+        self.execute(sql, params![hold.machine, hold.starting, hold.until])?;
+        Ok(())
+    }
+
+    fn release(&mut self, machine: &str) -> Result<()> {
+        self.execute("DELETE FROM holds WHERE machine = ?1", [machine])?;
         Ok(())
     }
 

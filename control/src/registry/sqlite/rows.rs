@@ -67,7 +67,7 @@ pub(super) fn site(row: &Row<'_>) -> Result<Site> {
             .transpose()
             .map_err(bad("site", id))?,
         idle: idle
-            .map(|span| Span::parse(&span))
+            .map(|text| Idle::parse(&text))
             .transpose()
             .map_err(bad("site", id))?,
         enabled: row.get(7)?,
@@ -172,6 +172,20 @@ pub(super) fn placement(row: &Row<'_>) -> Result<Placement> {
         change: from
             .zip(threshold)
             .map(|(from, threshold)| SlowChange { from, threshold }),
+    })
+}
+
+pub(super) fn progress(row: &Row<'_>) -> Result<Progress> {
+    let over: String = row.get(0)?;
+    let direction: Option<String> = row.get(1)?;
+    Ok(Progress {
+        over: Span::parse(&over).map_err(bad("placement", "over"))?,
+        direction: direction
+            .unwrap_or_default()
+            .parse()
+            .map_err(bad("placement", "direction"))?,
+        paused: row.get(2)?,
+        stepped_at: row.get::<_, Option<u64>>(3)?.unwrap_or(0),
     })
 }
 

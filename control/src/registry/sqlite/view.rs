@@ -87,6 +87,22 @@ impl View for Session<'_> {
         ))
     }
 
+    fn progress(&self) -> Result<Option<Progress>> {
+        let sql = "SELECT over, direction, paused, stepped_at FROM placement WHERE threshold IS NOT NULL AND over IS NOT NULL";
+        self.one(sql, [], rows::progress)
+    }
+
+    fn holds(&self, now: u64) -> Result<Vec<Hold>> {
+        let sql = "SELECT machine, starting, until FROM holds WHERE until > ?1 ORDER BY machine";
+        self.all(sql, [now], |row| {
+            Ok(Hold {
+                machine: row.get(0)?,
+                starting: row.get(1)?,
+                until: row.get(2)?,
+            })
+        })
+    }
+
     fn placement(&self) -> Result<Placement> {
         let found = self.one(
             "SELECT method, previous, threshold FROM placement",

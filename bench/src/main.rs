@@ -1,0 +1,51 @@
+//! Measures what PROMISES.md promises, always against a rival in the same run. Everything it talks to is on loopback.
+
+mod machine;
+mod nanoseconds;
+mod plot;
+mod results;
+mod routing;
+mod statistics;
+mod wake;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+/// Measures what PROMISES.md promises.
+///
+/// Results are printed, written to target/bench/NAME.json and, with --write, into docs/benchmarks.md.
+#[derive(Debug, Parser)]
+#[command(name = "scripts/bench")]
+struct Bench {
+    #[command(subcommand)]
+    name: Name,
+}
+
+#[derive(Debug, Subcommand)]
+enum Name {
+    /// CPU of the balancer's worker for each request: our module, stock nginx, Lua, HAProxy (promise R1).
+    Routing(routing::Arguments),
+    /// From a visit of a sleeping site to its first answer, against uWSGI started by hand (promise W1).
+    Wake(wake::Arguments),
+    /// What choosing a backend costs (promise R2).
+    Choose(nanoseconds::Arguments),
+    /// What a look-up in a table of a million sites costs (promise R2).
+    Table(nanoseconds::Arguments),
+}
+
+fn main() -> ExitCode {
+    let done = match Bench::parse().name {
+        Name::Routing(arguments) => routing::run(&arguments),
+        Name::Wake(arguments) => wake::run(&arguments),
+        Name::Choose(arguments) => nanoseconds::run(nanoseconds::CHOOSE, &arguments),
+        Name::Table(arguments) => nanoseconds::run(nanoseconds::TABLE, &arguments),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(problem) => {
+            eprintln!("bench: {problem:#}");
+            ExitCode::FAILURE
+        }
+    }
+}

@@ -1,0 +1,214 @@
+//! Promise W1: what waking a site adds to starting its uWSGI by hand.
+//!
+//! The site is visited through the balancer and a backend of a real platform when it sleeps, and started by hand, by turns:
+//! the difference is taken pair by pair. The phases come from the clocks of those who were there: the client's, the daemon's
+//! log, and the site's own module, which notes when the import of the application began and ended.
+
+mod app;
+mod by_hand;
+mod clock;
+mod report;
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::PathBuf;
+
+use anyhow::{Context as _, ensure};
+use paas_tests::platform::Options;
+use paas_tests::{Platform, Request, Root, wait};
+use serde::{Deserialize, Serialize};
+
+use crate::machine::{Machine, go_before_others};
+use crate::results;
+use app::App;
+use by_hand::ByHand;
+use clock::Moment;
+
+/// How many processes a site has, by hand as by default in the platform.
+const WORKERS: u32 = 2;
+
+/// What can be asked for.
+#[derive(Debug, clap::Args)]
+pub struct Arguments {
+    /// Which examples.
+    #[arg(
+        long,
+        value_delimiter = ',',
+        default_value = "smallest,flask,django",
+        value_name = "NAME,..."
+    )]
+    apps: Vec<String>,
+    /// How often each is woken and started by hand.
+    #[arg(long, default_value_t = 15)]
+    pairs: usize,
+    /// Put the results into docs/benchmarks.md.
+    #[arg(long)]
+    write: bool,
+    /// Measure nothing: print the results there are.
+    #[arg(long)]
+    report: bool,
+}
+
+/// How long something took, and which part of it what; in milliseconds.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Phases {
+    /// From the beginning to the whole answer.
+    pub all: f64,
+    /// The phases.
+    pub each: BTreeMap<String, f64>,
+}
+
+/// One site: pairs of waking it and starting it by hand.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Pairs {
+    /// What it ran on.
+    pub machine: Machine,
+    /// Waking.
+    pub woken: Vec<Phases>,
+    /// By hand.
+    pub by_hand: Vec<Phases>,
+}
+
+/// All sites, by the name of the example.
+pub type Results = BTreeMap<String, Pairs>;
+
+/// Runs what was asked for.
+///
+/// # Errors
+/// Something did not answer.
+pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
+    ensure!(arguments.pairs > 0, "nothing to measure");
+    let mut all: Results = results::load("wake").unwrap_or_default();
+    if !arguments.report {
+        if !go_before_others() {
+            eprintln!("wake: as root, it could be measured undisturbed by other programs");
+        }
+        let root = Root::new();
+        let options = Options {
+            log: Some("info,control=debug".to_owned()),
+            ..Options::default()
+        };
+        let platform = Platform::with(&root, options);
+        for name in &arguments.apps {
+            let pairs = measure(&root, &platform, name, arguments.pairs)?;
+            all.insert(name.clone(), pairs);
+            results::save("wake", &all)?;
+        }
+    }
+    println!("\n{}", report::document(&all));
+    if arguments.write {
+        report::write(&all)?;
+    }
+    Ok(())
+}
+
+fn measure(
+    root: &Root,
+    platform: &Platform<'_>,
+    name: &str,
+    pairs: usize,
+) -> anyhow::Result<Pairs> {
+    let machine = Machine::look();
+    let app = App::install(root, platform, name)?;
+    let site = Site::add(platform, &app);
+    let by_hand = ByHand::new(root, &app, WORKERS)?;
+    // The first of each does not count: it compiles, and reads files from the disk.
+    site.wake(&app)?;
+    by_hand.run(&app)?;
+    let (mut woken, mut started) = (Vec::new(), Vec::new());
+    for pair in 0..pairs {
+        eprint!("\r{name}: pair {} of {pairs} ", pair + 1);
+        site.wait_asleep();
+        // Each comes first as often as the other.
+        if pair % 2 == 0 {
+            started.push(by_hand.run(&app)?);
+            woken.push(site.wake(&app)?);
+        } else {
+            woken.push(site.wake(&app)?);
+            site.wait_asleep();
+            started.push(by_hand.run(&app)?);
+        }
+    }
+    eprintln!();
+    site.wait_asleep();
+    Ok(Pairs {
+        machine,
+        woken,
+        by_hand: started,
+    })
+}
+
+/// A site of the platform.
+struct Site<'p> {
+    platform: &'p Platform<'p>,
+    domain: String,
+    id: u64,
+    log: PathBuf,
+}
+
+impl<'p> Site<'p> {
+    fn add(platform: &'p Platform<'p>, app: &App) -> Site<'p> {
+        let domain = format!("{}.localhost", app.name);
+        let arguments = ["--entry", "noted:application", "--idle", "1s"];
+        platform.add_site(&domain, &app.directory, &arguments);
+        Site {
+            platform,
+            id: platform.site_id(&domain),
+            log: platform.backend(1).join("var/log/paas/paasctl.log"),
+            domain,
+        }
+    }
+
+    /// Asleep is: no vassal file, no process.
+    fn wait_asleep(&self) {
+        wait::until_true("the site sleeps", || {
+            self.platform.vassals(&self.domain).is_empty()
+                && self.platform.site_processes(&self.domain).is_empty()
+        });
+    }
+
+    fn wake(&self, app: &App) -> anyhow::Result<Phases> {
+        app.forget()?;
+        let before = fs::metadata(&self.log)?.len();
+        let began = Moment::now();
+        let answer = Request::get(&self.domain, "/").try_send(self.platform.port())?;
+        let answered = Moment::now();
+        ensure!(answer.status == 200, "{answer:?}");
+        let (import, imported) = app.imported()?;
+        let log = fs::read(&self.log)?;
+        let log = String::from_utf8_lossy(log.get(usize::try_from(before)?..).unwrap_or_default());
+        let step = |event: &str| {
+            self.step(&log, event).with_context(|| {
+                format!("no {event} of site {} in the daemon's log:\n{log}", self.id)
+            })
+        };
+        let [visited, prepared, asked, ready] = [
+            step("Visited")?,
+            step("Prepared")?,
+            step("LaunchAsked")?,
+            step("Ready")?,
+        ];
+        Ok(Phases {
+            all: answered.since(began),
+            each: [
+                ("park", visited.since(began)),
+                ("look-up", prepared.since(visited)),
+                ("launch", asked.since(prepared)),
+                ("spawn", import.since(asked)),
+                ("import", imported.since(import)),
+                ("ready", ready.since(imported)),
+                ("first answer", answered.since(ready)),
+            ]
+            .map(|(name, time)| (name.to_owned(), time))
+            .into(),
+        })
+    }
+
+    /// When the daemon took the first step of this kind with this site.
+    fn step(&self, log: &str, event: &str) -> Option<Moment> {
+        let (site, event) = (format!(" site={} ", self.id), format!("event={event}("));
+        log.lines()
+            .find(|line| line.contains(&site) && line.contains(&event))
+            .and_then(|line| Moment::parse(line.split_whitespace().next()?))
+    }
+}

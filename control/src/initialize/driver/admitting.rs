@@ -1,0 +1,156 @@
+//! Who may start and who may wait: the driver's side of admission.
+
+use std::thread::available_parallelism;
+
+use super::super::admission::{Admission, Memory, Urgency};
+use super::super::memory;
+use super::super::words::{Answer, Event, Failure, Generation, Reason, Visit};
+use super::Driver;
+use crate::model::SiteId;
+use crate::settings::Waking;
+
+/// Starts for each core at once: while one waits for its disk, another computes.
+const STARTS_PER_CORE: usize = 2;
+
+/// What the machine bears.
+#[derive(Debug)]
+pub(super) struct Bounds {
+    pub(super) starts: usize,
+    memory_reserve: u64,
+    parked_per_site: usize,
+    parked: usize,
+}
+
+impl Bounds {
+    pub(super) fn new(waking: &Waking) -> Bounds {
+        let cores = available_parallelism().map_or(1, usize::from);
+        Bounds {
+            starts: waking.starts.unwrap_or(cores * STARTS_PER_CORE),
+            memory_reserve: waking.memory_reserve,
+            parked_per_site: waking.parked_per_site,
+            parked: waking.parked,
+        }
+    }
+}
+
+impl Driver {
+    /// A site wants to start this generation.
+    pub(super) fn ask(&mut self, site: SiteId, generation: Generation) {
+        self.admission.done(site);
+        self.asking.insert(site, generation);
+        self.admission.ask(site, self.urgency(site));
+    }
+
+    fn urgency(&self, site: SiteId) -> Urgency {
+        match self.sites.get(&site) {
+            Some(entry) if entry.machine.waiting() == 0 => Urgency::Unvisited,
+            Some(entry) if entry.failed => Urgency::Retry,
+            _ => Urgency::Visited,
+        }
+    }
+
+    /// A visitor waits for this site now; if it waits for its turn, it may have become more urgent.
+    pub(super) fn hurry(&mut self, site: SiteId) {
+        if self.asking.contains_key(&site) {
+            self.admission.ask(site, self.urgency(site));
+        }
+    }
+
+    /// Lets start who may. Called after everything that can make room or want it.
+    pub(super) fn admit_starts(&mut self) {
+        while self.admission.waiting() > 0 {
+            let memory = self.memory();
+            let Some(site) = self.admission.next(memory) else {
+                return;
+            };
+            let Some(generation) = self.asking.remove(&site) else {
+                self.admission.done(site);
+                continue;
+            };
+            if self.is_deserted(site) {
+                // All have gone who waited: others first.
+                self.ask_again(site, generation);
+                continue;
+            }
+            self.begin(site, generation);
+            self.step(site, Event::Admitted(generation));
+        }
+    }
+
+    /// Whether visitors wanted it who all have given up, for the first time.
+    fn is_deserted(&mut self, site: SiteId) -> bool {
+        let waiting = &self.waiting;
+        let Some(entry) = self.sites.get_mut(&site) else {
+            return false;
+        };
+        if entry.deserted || entry.machine.waiting() == 0 {
+            return false;
+        }
+        entry.deserted = !waiting
+            .values()
+            .any(|(of, answer)| *of == site && !answer.is_closed());
+        entry.deserted
+    }
+
+    fn ask_again(&mut self, site: SiteId, generation: Generation) {
+        self.admission.done(site);
+        self.asking.insert(site, generation);
+        self.admission.ask(site, Urgency::Unvisited);
+    }
+
+    /// A site that is not on its way up any more makes room.
+    pub(super) fn make_room(&mut self, site: SiteId) {
+        let rising = self
+            .sites
+            .get(&site)
+            .is_some_and(|entry| entry.machine.is_rising());
+        if !rising {
+            self.admission.done(site);
+            self.asking.remove(&site);
+        }
+    }
+
+    /// What a visitor is told at once because too many wait already.
+    pub(super) fn turn_away(&mut self, site: SiteId, visit: Visit) -> Option<Answer> {
+        let now = self.now();
+        let entry = self.sites.get(&site);
+        if entry.is_some_and(|entry| !entry.machine.parks(visit, now)) {
+            return None;
+        }
+        if entry.is_none() && !visit.may_be_replayed() {
+            return None;
+        }
+        let of_site = entry.map_or(0, |entry| entry.machine.waiting());
+        let last = entry.and_then(|entry| entry.machine.last());
+        if of_site < self.bounds.parked_per_site && self.waiting.len() < self.bounds.parked {
+            return None;
+        }
+        // Those who have given up meanwhile do not count.
+        self.waiting.retain(|_, (_, answer)| !answer.is_closed());
+        let of_site = self.waiting.values().filter(|(of, _)| *of == site).count();
+        if of_site < self.bounds.parked_per_site && self.waiting.len() < self.bounds.parked {
+            return None;
+        }
+        Some(Answer::Unavailable(Failure {
+            reason: Reason::Crowded,
+            generation: last.unwrap_or_else(|| Generation::after(None, now.unix)),
+        }))
+    }
+
+    /// The machine's memory, if the kernel tells.
+    pub(super) fn memory(&self) -> Option<Memory> {
+        memory::available().map(|available| Memory {
+            available,
+            reserve: self.bounds.memory_reserve,
+        })
+    }
+
+    /// For how many starts there should be memory: those under way, and the next.
+    pub(super) fn room(&self) -> usize {
+        self.admission.starting() + usize::from(self.admission.waiting() > 0)
+    }
+
+    pub(super) fn new_admission(bounds: &Bounds) -> Admission {
+        Admission::new(bounds.starts)
+    }
+}

@@ -1,0 +1,228 @@
+//! The backends of one revision of the table, decoded, and what the worker makes of their health.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+
+use routing::health::{Action, is_panic};
+use routing::rendezvous::key_hash;
+use routing::{Backends, Placement, SlotTable, State};
+use table::{BackendId, BackendRecord, SiteRecord};
+
+use crate::ffi::peer::Address;
+use crate::health::{Enrolled, Place, Watch};
+
+/// A worker that loses the race for a trial so often takes what there is.
+const MOST_RACES: usize = 8;
+
+/// A backend of the table, ready to be connected to.
+pub(crate) struct Backend {
+    pub(crate) id: BackendId,
+    pub(crate) name: Arc<str>,
+    pub(crate) address: Address,
+}
+
+/// A backend that was chosen for a request.
+pub(crate) struct Chosen {
+    pub(crate) backend: Arc<Backend>,
+    /// Its entry among the watched ones.
+    pub(crate) place: Option<Place>,
+}
+
+pub(super) struct BackendList {
+    pub(super) revision: u64,
+    /// In their configured order, which is that of their numbers.
+    members: Vec<Member>,
+    /// How many of them are not disabled.
+    pub(super) tries: usize,
+    slots: SlotTable,
+    health: Seen,
+}
+
+struct Member {
+    state: State,
+    backend: Arc<Backend>,
+    place: Option<Place>,
+}
+
+/// What was made of the health of all of them.
+#[derive(Default)]
+struct Seen {
+    is_enrolled: bool,
+    /// When; None: not yet.
+    epoch: Option<u64>,
+    /// More than half look unhealthy.
+    is_panic: bool,
+    /// All serve, and from then on have all of their sites, if nothing happens.
+    calm_from: Option<u64>,
+}
+
+/// How much health counts in a choice.
+#[derive(Clone, Copy)]
+enum Heed {
+    /// Backends that have just come back get the sites whose turn it is.
+    All,
+    /// Those that do not serve get no site.
+    Service,
+    /// None: better an error than no try.
+    Nothing,
+}
+
+impl BackendList {
+    pub(super) fn new(revision: u64, records: Vec<BackendRecord>) -> Self {
+        let slots = SlotTable::new(Backends::new(records.iter().map(BackendRecord::candidate)));
+        let tries = records
+            .iter()
+            .filter(|record| record.state != State::Disabled)
+            .count();
+        let members = records.into_iter().map(|record| Member {
+            state: record.state,
+            backend: Arc::new(Backend {
+                id: record.id,
+                name: record.name.into(),
+                address: Address::from_socket(record.address),
+            }),
+            place: None,
+        });
+        Self {
+            revision,
+            members: members.collect(),
+            tries,
+            slots,
+            health: Seen::default(),
+        }
+    }
+
+    /// Takes notice of what has become of the health of the backends.
+    pub(super) fn look(&mut self, watch: &Watch, now: u64) {
+        if !self.health.is_enrolled {
+            let all: Vec<Enrolled<'_>> = self.members.iter().map(Member::to_enroll).collect();
+            let places = watch.enroll(&all, now);
+            for (member, place) in self.members.iter_mut().zip(places) {
+                member.place = place;
+            }
+            self.health.is_enrolled = true;
+        }
+        let epoch = watch.epoch();
+        if self.health.epoch == Some(epoch) {
+            return;
+        }
+        let in_service = || self.members.iter().filter(|member| member.is_in_service());
+        let unhealthy = in_service()
+            .filter(|member| !watch.health(member.place).is_in_service())
+            .count();
+        let returned =
+            |member: &Member| watch.health(member.place).has_returned_at(watch.settings());
+        self.health = Seen {
+            is_enrolled: true,
+            epoch: Some(epoch),
+            is_panic: is_panic(unhealthy, in_service().count()),
+            calm_from: in_service()
+                .map(returned)
+                .try_fold(0, |latest, returned| returned.map(|at| latest.max(at))),
+        };
+    }
+
+    /// A number for the state that [`BackendList::addresses`] are of.
+    pub(super) fn state(&self) -> u64 {
+        self.revision.rotate_left(32) ^ self.health.epoch.unwrap_or(0)
+    }
+
+    /// Where requests may be sent.
+    pub(super) fn addresses(&self, watch: Option<&Watch>) -> HashSet<&[u8]> {
+        let wanted = |member: &&Member| {
+            member.is_in_service()
+                && watch.is_none_or(|watch| watch.health(member.place).gets_requests())
+        };
+        self.members
+            .iter()
+            .filter(wanted)
+            .map(|member| member.backend.address.sockaddr())
+            .collect()
+    }
+
+    /// The backend for a site of those that were not tried yet.
+    pub(super) fn choose(
+        &mut self,
+        site: &SiteRecord,
+        placement: &Placement,
+        tried: &[BackendId],
+        watch: Option<&Watch>,
+        now: u64,
+    ) -> Option<Chosen> {
+        let is_calm = self.health.calm_from.is_some_and(|from| now >= from);
+        let Some(watch) = watch.filter(|_| !is_calm) else {
+            return self.find(site, placement, tried, |_| true);
+        };
+        let site_hash = key_hash(site.primary.as_bytes());
+        for _ in 0..MOST_RACES {
+            let mut found = None;
+            for heed in [Heed::All, Heed::Service, Heed::Nothing] {
+                let heed = match self.health.is_panic {
+                    true => Heed::Nothing,
+                    false => heed,
+                };
+                found = self
+                    .find(site, placement, tried, |member| {
+                        let health = watch.health(member.place);
+                        match heed {
+                            Heed::All => {
+                                health.takes(site_hash, now, watch.settings())
+                                    || health.may_be_tried(now)
+                            }
+                            Heed::Service => health.is_in_service() || health.may_be_tried(now),
+                            Heed::Nothing => true,
+                        }
+                    })
+                    .map(|chosen| (chosen, heed));
+                if found.is_some() {
+                    break;
+                }
+            }
+            let (chosen, heed) = found?;
+            let action = watch.chosen(chosen.place, now);
+            if action != Action::Avoid || matches!(heed, Heed::Nothing) {
+                return Some(chosen);
+            }
+        }
+        self.find(site, placement, tried, |_| true)
+    }
+
+    fn find(
+        &mut self,
+        site: &SiteRecord,
+        placement: &Placement,
+        tried: &[BackendId],
+        usable: impl Fn(&Member) -> bool,
+    ) -> Option<Chosen> {
+        let Self { members, slots, .. } = self;
+        let pin = site.pin.and_then(|pin| {
+            members
+                .binary_search_by_key(&pin, |member| member.backend.id)
+                .ok()
+        });
+        let usable = |index: usize| {
+            members
+                .get(index)
+                .is_some_and(|member| !tried.contains(&member.backend.id) && usable(member))
+        };
+        let index = slots.choose(site.primary.as_bytes(), pin, placement, usable)?;
+        members.get(index).map(|member| Chosen {
+            backend: Arc::clone(&member.backend),
+            place: member.place,
+        })
+    }
+}
+
+impl Member {
+    fn is_in_service(&self) -> bool {
+        self.state != State::Disabled
+    }
+
+    fn to_enroll(&self) -> Enrolled<'_> {
+        Enrolled {
+            id: self.backend.id,
+            address: self.backend.address.sockaddr(),
+            state: self.state,
+        }
+    }
+}
