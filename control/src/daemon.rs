@@ -16,6 +16,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 
 use crate::change::Changer;
+use crate::drain;
 use crate::emperor::{self, Alarm, EmperorError, Stats};
 use crate::follow::{self, FollowError, Follower};
 use crate::http::{self, Daemon};
@@ -215,6 +216,9 @@ async fn start_waking(
     );
     sites.adopt(found);
     alarm.ring();
+    // Before anybody can ask for a site.
+    let standing = drain::Standing::of(settings, &registry)?;
+    standing.tell(&driver).await;
     tokio::spawn(sites.run(messages));
     let run = paths.run();
     let arrivals = Directory::watch(
@@ -227,6 +231,7 @@ async fn start_waking(
         paths.emperor_stats(),
         driver.clone(),
     ));
+    tokio::spawn(standing.follow(registry.clone(), follower.clone(), driver.clone()));
     tokio::spawn(logs::keeper::keep(
         paths.clone(),
         settings.backend.logs,

@@ -2,7 +2,7 @@
 //!
 //! | request | answer |
 //! |---|---|
-//! | `GET /initialize?site=ID&sent=0\|1&idempotent=0\|1` | 204: send the request (again); 502: a real one; 503 with `Retry-After`, `X-Paas-Reason`, `X-Paas-Id`: an error page; 404: no such site |
+//! | `GET /initialize?site=ID&sent=0\|1&idempotent=0\|1` | 204: send the request (again); 502: a real one; 503 with `Retry-After`, `X-Paas-Reason`, `X-Paas-Id`: an error page, or, with the reason `elsewhere`, a site that sleeps and is not woken here; 404: no such site |
 //! | `POST /refresh` | 200 when the table holds what the registry holds, with the revision; 500 with the reason |
 //! | `POST /order?site=ID&order=start\|stop\|reload&wait=0\|1` | JSON: what came of it; 404: no backend |
 //! | `GET /history?site=ID` | JSON: the last starts and broken requests; 404: no backend |
@@ -69,6 +69,8 @@ async fn initialize(State(daemon): State<Daemon>, Query(query): Query<Initialize
     let visit = Visit {
         sent: query.sent != 0,
         idempotent: query.idempotent == 1,
+        // The driver knows better.
+        may_wake: true,
     };
     let (answer, told) = oneshot::channel();
     if driver
@@ -86,6 +88,8 @@ async fn initialize(State(daemon): State<Daemon>, Query(query): Query<Initialize
         Answer::Real => refused(StatusCode::BAD_GATEWAY, HeaderMap::new(), id),
         // Only orders are answered so.
         Answer::Asleep => unavailable("restarting", 1, None),
+        // The balancer knows this word and asks the next backend.
+        Answer::Elsewhere => unavailable("elsewhere", 1, None),
         Answer::NoSuchSite => StatusCode::NOT_FOUND.into_response(),
         Answer::Unavailable(Failure { reason, .. }) => {
             unavailable(reason.word(), reason.retry_after(), id)
@@ -173,7 +177,8 @@ async fn order(State(daemon): State<Daemon>, Query(query): Query<OrderQuery>) ->
     };
     Json(match answer {
         Answer::Ready | Answer::Real => Outcome::Running,
-        Answer::Asleep => Outcome::Asleep,
+        // Orders are carried out here.
+        Answer::Asleep | Answer::Elsewhere => Outcome::Asleep,
         Answer::NoSuchSite => Outcome::NoSuchSite,
         Answer::Unavailable(failure) => Outcome::Failed {
             reason: failure.reason.word().to_owned(),

@@ -7,6 +7,7 @@ pub mod change;
 pub mod cli;
 pub mod client;
 pub mod daemon;
+pub mod drain;
 pub mod emperor;
 pub mod error_page;
 pub mod escape;

@@ -121,6 +121,8 @@ pub(crate) enum Outcome {
     StaleConnection,
     /// It answered that another is to be asked (`proxy_next_upstream http_404`).
     Refused,
+    /// The site does not run there, and it does not wake it: no application has seen the request.
+    Elsewhere,
     /// It failed.
     Failed(Failure),
 }
@@ -150,7 +152,7 @@ pub(crate) struct Attempt {
 impl Outcome {
     /// Whether the request goes to another one if it goes on.
     fn is_final(self) -> bool {
-        matches!(self, Self::Failed(_) | Self::Refused)
+        matches!(self, Self::Failed(_) | Self::Refused | Self::Elsewhere)
     }
 }
 
@@ -234,6 +236,24 @@ impl<'r> Selection<'r> {
         tries.clamp(1, MOST_TRIES)
     }
 
+    /// Whether there is another backend for a request whose backend says that the site does not run there. `server` lines
+    /// may lead anywhere, so nothing they answer means that.
+    pub(crate) fn may_go_on(&self) -> bool {
+        match &self.among {
+            Among::Servers { .. } => false,
+            Among::Backends {
+                site,
+                tried,
+                current,
+                ..
+            } => {
+                let current = current.iter().map(|chosen| chosen.backend.id);
+                let tried: Vec<_> = tried.iter().copied().chain(current).collect();
+                site.is_some_and(|site| worker::has_other(site, &tried))
+            }
+        }
+    }
+
     /// Where to send the request now. None: nowhere is left.
     pub(crate) fn next(&mut self) -> Option<Peer<'r>> {
         let pool = self.request.pool()?;
@@ -286,12 +306,15 @@ impl<'r> Selection<'r> {
                 }
             }
             Among::Backends {
+                site,
                 watch,
                 tried,
                 current,
-                ..
             } => {
                 let Some(chosen) = current.take() else { return };
+                if let (Outcome::Elsewhere, Some(site)) = (outcome, site) {
+                    worker::is_elsewhere(site, chosen.backend.id);
+                }
                 if let Some(watch) = watch {
                     let action = tell(watch, chosen.place, outcome, attempt);
                     follow(action, self.request, &chosen.backend, self.part);
@@ -309,12 +332,13 @@ fn tell(watch: &Watch, place: Option<Entry>, outcome: Outcome, attempt: Attempt)
     match outcome {
         // A site's own errors say nothing about the backend. What its nginx says by itself it says in a header that no site
         // can send.
-        Outcome::Answered | Outcome::Refused | Outcome::Failed(Failure::Answered) => {
-            match attempt.is_backend_s_fault {
-                true => watch.failed(place, attempt.sent),
-                false => watch.answered(place),
-            }
-        }
+        Outcome::Answered
+        | Outcome::Refused
+        | Outcome::Elsewhere
+        | Outcome::Failed(Failure::Answered) => match attempt.is_backend_s_fault {
+            true => watch.failed(place, attempt.sent),
+            false => watch.answered(place),
+        },
         Outcome::Failed(Failure::Unreached | Failure::Broken) => watch.failed(place, attempt.sent),
         Outcome::Failed(Failure::Silent) => watch.was_silent(place, attempt.sent),
         Outcome::Unknown | Outcome::StaleConnection => Action::Nothing,

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use crate::activity::InFlight;
 use crate::fallback::Stage;
+use crate::ffi::elsewhere::Detour;
 use crate::site::Lookup;
 
 /// The context of a request. All of it is empty at first and filled when it is needed.
@@ -18,6 +19,8 @@ pub(crate) struct Context {
     pub(crate) backend: RefCell<Option<Arc<str>>>,
     /// Counted as one of its site's requests until this is dropped. Main request only.
     pub(crate) in_flight: OnceCell<InFlight>,
+    /// Sees the answers of the backends that this very request is sent to.
+    pub(crate) detour: Detour,
     /// How far `paas_fallback` is.
     pub(crate) stage: RefCell<Stage>,
     /// How often it has asked.

@@ -16,6 +16,7 @@ use crate::ffi::phase::Handler;
 use crate::ffi::request::{Expression, Outcome, Request};
 use crate::ffi::subrequest::Subrequest;
 use crate::ffi::timer::Timer;
+use crate::role::ELSEWHERE;
 use crate::site;
 
 mod parked;
@@ -232,8 +233,13 @@ impl<'r> Visit<'r> {
         let site = site::of(self.request).map_or("-", |site| site.primary.as_str());
         let id = reason.id.as_deref().unwrap_or("-");
         let word = &reason.word;
+        // Another backend answers: nothing failed.
+        let level = match &**word {
+            ELSEWHERE => Level::Information,
+            _ => Level::Error,
+        };
         self.request.log().write(
-            Level::Error,
+            level,
             format_args!(
                 "paas_fallback: answered {status}, site: {site}, reason: {word}, id: {id}"
             ),

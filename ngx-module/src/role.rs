@@ -15,6 +15,8 @@ const RETRY_AFTER: &[u8] = b"5";
 
 /// The header in which a backend's nginx says why it answers an error by itself. No site can send it: see [`filter_answer`].
 pub(crate) const REASON: &str = "X-Paas-Reason";
+/// A site does not run there, and it does not wake it.
+pub(crate) const ELSEWHERE: &str = "elsewhere";
 /// It cannot read its table, and so serves nobody.
 const NO_TABLE: &str = "no-table";
 

@@ -14,6 +14,7 @@ use crate::health::Watch;
 use crate::site::Lookup;
 
 mod backends;
+mod elsewhere;
 mod memo;
 
 use backends::BackendList;
@@ -85,6 +86,30 @@ pub(crate) fn choose(
         .backends
         .as_mut()?
         .choose(site, &worker.placement, tried, watch, milliseconds())
+}
+
+/// Whether a site has a backend that was not tried yet, however it does.
+pub(crate) fn has_other(site: &SiteRecord, tried: &[BackendId]) -> bool {
+    let mut worker = lock();
+    worker
+        .as_mut()
+        .and_then(|worker| worker.as_mut())
+        .and_then(|worker| {
+            let list = worker.backends.as_mut()?;
+            list.find(site, &worker.placement, tried, |_| true)
+        })
+        .is_some()
+}
+
+/// A backend has said that a site does not run there, and that it does not wake it.
+pub(crate) fn is_elsewhere(site: &SiteRecord, backend: BackendId) {
+    let mut worker = lock();
+    let list = worker
+        .as_mut()
+        .and_then(|worker| worker.as_mut()?.backends.as_mut());
+    if let Some(list) = list {
+        list.is_elsewhere(site, backend);
+    }
 }
 
 fn lock() -> Option<MutexGuard<'static, Option<Worker>>> {

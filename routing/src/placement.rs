@@ -27,7 +27,8 @@ pub enum State {
     /// In service.
     #[default]
     Active,
-    /// Being emptied: gets a site only if no active backend can take it, or if the site is pinned to it.
+    /// Being emptied: as active for placement, because it goes on serving the sites that are awake on it. It wakes none: it
+    /// answers requests for others by "not here", and the next one in the site's order is asked.
     Draining,
     /// Out of service: gets nothing.
     Disabled,
@@ -247,11 +248,10 @@ impl Backends {
 
     /// The backend for a site, as its index, or none if no backend may and can take it.
     ///
-    /// `pin` is a backend that comes before placement, unless it is disabled or not usable. Of the others only active
-    /// ones are candidates, in the order of the site's placement; if none of them is usable, draining ones, in
-    /// rendezvous order. `usable` says which can take a request now; a retry calls again with a `usable` that excludes
-    /// what was tried. The python methods count every configured backend; if the one they name is not active or not
-    /// usable, the rendezvous order of the others decides.
+    /// `pin` is a backend that comes before placement, unless it is disabled or not usable. Of the others all that are not
+    /// disabled are candidates, in the order of the site's placement. `usable` says which can take a request now; a retry
+    /// calls again with a `usable` that excludes what was tried. The python methods count every configured backend; if the
+    /// one they name is disabled or not usable, the rendezvous order of the others decides.
     #[must_use]
     pub fn choose(
         &self,
@@ -299,14 +299,15 @@ impl Backends {
         pin: Option<usize>,
         usable: impl Fn(usize) -> bool,
     ) -> Option<usize> {
-        pin.filter(|&index| {
-            self.state(index)
-                .is_some_and(|state| state != State::Disabled)
-                && usable(index)
-        })
+        pin.filter(|&index| self.is_in_service(index) && usable(index))
     }
 
-    /// The backend a python method names, if that is the method and it is active and usable.
+    fn is_in_service(&self, index: usize) -> bool {
+        self.state(index)
+            .is_some_and(|state| state != State::Disabled)
+    }
+
+    /// The backend a python method names, if that is the method and it is in service and usable.
     #[inline]
     pub(crate) fn by_python(
         &self,
@@ -315,7 +316,7 @@ impl Backends {
         usable: impl Fn(usize) -> bool,
     ) -> Option<usize> {
         let index = self.number(method, key)?;
-        (self.state(index) == Some(State::Active) && usable(index)).then_some(index)
+        (self.is_in_service(index) && usable(index)).then_some(index)
     }
 
     #[inline]
@@ -329,44 +330,28 @@ impl Backends {
         usize::try_from(python27::floor_mod(hash, n)).ok()
     }
 
-    /// The first usable one in the rendezvous order of a slot, active ones before draining ones.
-    pub(crate) fn by_rendezvous(&self, slot: u32, usable: impl Fn(usize) -> bool) -> Option<usize> {
-        self.best(slot, State::Active, &usable)
-            .or_else(|| self.best(slot, State::Draining, &usable))
-    }
-
-    /// The winner of a slot among the usable backends in one state.
+    /// The first one in the rendezvous order of a slot that is in service and usable.
     #[inline]
-    pub(crate) fn best(
-        &self,
-        slot: u32,
-        state: State,
-        usable: impl Fn(usize) -> bool,
-    ) -> Option<usize> {
+    pub(crate) fn by_rendezvous(&self, slot: u32, usable: impl Fn(usize) -> bool) -> Option<usize> {
         if self.uniform {
-            self.winner(
-                state,
-                usable,
-                |member| Bid::new(slot, member.key_hash),
-                Bid::beats,
-            )
+            let bid = |member: &Member| Bid::new(slot, member.key_hash);
+            self.winner(usable, bid, Bid::beats)
         } else {
             let bid = |member: &Member| WeightedBid::new(slot, member.key_hash, member.weight);
-            self.winner(state, usable, bid, WeightedBid::beats)
+            self.winner(usable, bid, WeightedBid::beats)
         }
     }
 
     #[inline]
     fn winner<B: Copy>(
         &self,
-        state: State,
         usable: impl Fn(usize) -> bool,
         bid: impl Fn(&Member) -> B,
         beats: impl Fn(B, B) -> bool,
     ) -> Option<usize> {
         let mut winner: Option<(usize, B)> = None;
         for (index, member) in self.members.iter().enumerate() {
-            if member.state != state || !usable(index) {
+            if member.state == State::Disabled || !usable(index) {
                 continue;
             }
             let bid = bid(member);

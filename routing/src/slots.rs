@@ -1,6 +1,6 @@
 //! [`SlotTable`]: what rendezvous answered for a slot, remembered.
 
-use crate::placement::{Backends, Placement, State};
+use crate::placement::{Backends, Placement};
 use crate::rendezvous::{self, SLOTS};
 
 /// Fewer backends than this are asked each time: that is as fast as reading memory.
@@ -13,7 +13,7 @@ const FEW: usize = 24;
 #[derive(Debug, Clone)]
 pub struct SlotTable {
     backends: Backends,
-    /// For each slot 0 for "not known yet", or the active winner's index plus one. Empty if there is no memo.
+    /// For each slot 0 for "not known yet", or the winner's index plus one. Empty if there is no memo.
     winners: Vec<u16>,
 }
 
@@ -57,11 +57,11 @@ impl SlotTable {
         }
     }
 
-    /// The winner of a slot among all active backends, usable or not, if there is a memo to know it from.
+    /// The winner of a slot among all backends in service, usable or not, if there is a memo to know it from.
     fn winner(&mut self, slot: u32) -> Option<usize> {
         let known = self.winners.get_mut(usize::try_from(slot).ok()?)?;
         if *known == 0 {
-            let winner = self.backends.best(slot, State::Active, |_| true)?;
+            let winner = self.backends.by_rendezvous(slot, |_| true)?;
             *known = u16::try_from(winner + 1).ok()?;
         }
         Some(usize::from(*known - 1))

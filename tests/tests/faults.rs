@@ -19,6 +19,9 @@ const IN_REQUESTS: &[(&str, &str, &[u16])] = &[
     ("header filter", "/servers", &[500]),
     ("paas_hash peer.init", "/servers", &[500]),
     ("paas_hash peer.get", "/servers", &[500]),
+    ("paas_hash process_header", "/servers", &[500]),
+    // The second of two servers is not asked.
+    ("paas_hash reinit_request", "/again", &[500]),
     // The answer is there already.
     ("paas_hash peer.free", "/servers", &[200]),
     ("paas_hash set_session", "/tls", &[500]),
@@ -92,6 +95,7 @@ impl Front {
              paas_eject failures=3;
              paas_socket \"{path}/{{id}}.sock\";
              upstream servers {{ paas_hash $host; paas_keepalive 4; server 127.0.0.1:{site}; }}
+             upstream again {{ paas_hash $host; server 127.0.0.1:{site}; server localhost:{site}; }}
              upstream tls {{ paas_hash $host; server 127.0.0.1:{tls}; }}
              upstream backends {{ paas_hash; }}
              server {{
@@ -107,6 +111,7 @@ impl Front {
                  listen 127.0.0.1:{port};
                  recursive_error_pages on;
                  location /servers {{ proxy_pass http://servers; }}
+                 location /again {{ proxy_pass http://again; proxy_next_upstream http_404; }}
                  location /tls {{ proxy_pass https://tls; }}
                  location /table {{ paas_role balancer; proxy_pass http://backends; }}
                  location /sleeping {{ paas_fallback initialize=/woken; proxy_pass http://127.0.0.1:{site}; }}
@@ -118,7 +123,10 @@ impl Front {
                  }}
              }}"
         );
-        let site = Stub::tcp(site, |_| Answer::ok("site"));
+        let site = Stub::tcp(site, |request| match request.target.as_str() {
+            "/again" => Answer::status(404, "another may have it"),
+            _ => Answer::ok("site"),
+        });
         let silent = UnixListener::bind(root.join("never.sock")).expect("a socket can be bound");
         open_to_all(&root.join("never.sock"));
         let prefix = Nginx::configure(root, "front", &main, &http);

@@ -87,7 +87,7 @@ pub enum Command {
     RemoveBackend(backend::Remove),
     /// Put a backend into service.
     EnableBackend(backend::Named),
-    /// Empty a backend: no site goes there unless no other can take it.
+    /// Empty a backend: it wakes no more sites, and serves those that are awake until they are idle.
     DrainBackend(backend::Named),
     /// Take a backend out of service; its sites go elsewhere, and back when it is enabled.
     DisableBackend(backend::Named),

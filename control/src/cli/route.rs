@@ -208,8 +208,13 @@ impl<'a> Router<'a> {
         let named = self.candidates.named(key, placement);
         let why = |index: usize, backend: &BackendRecord| match backend.state {
             State::Disabled => "disabled: never asked",
+            State::Draining if Some(index) == pin => {
+                "the site is pinned to it, but it is draining: it does not wake it"
+            }
             _ if Some(index) == pin => "the site is pinned to it",
-            State::Draining => "draining: only if no active one can be reached",
+            State::Draining => {
+                "draining: serves the site while it is awake there, wakes it no more"
+            }
             State::Active if named == Some(index) => "its number is the hash modulo the backends",
             State::Active => "in the site's rendezvous order",
         };

@@ -39,6 +39,8 @@ use records::Record;
 pub enum Message {
     /// nginx asks for a site.
     Visited(SiteId, Visit, oneshot::Sender<Told>),
+    /// Whether this machine is out of service or being emptied, and so wakes no site that somebody visits.
+    Emptied(bool),
     /// The operator wants something of a site.
     Ordered(SiteId, Order, oneshot::Sender<Told>),
     /// A preparation has ended.
@@ -153,6 +155,7 @@ pub struct Driver {
     waiting: HashMap<Visitor, (SiteId, oneshot::Sender<Told>)>,
     notes: Notes,
     visitors: u64,
+    is_emptied: bool,
     bounds: Bounds,
     admission: Admission,
     /// The generations that wait for their turn.
@@ -187,6 +190,7 @@ impl Driver {
             sites: HashMap::new(),
             waiting: HashMap::new(),
             visitors: 0,
+            is_emptied: false,
             emperor: None,
             born: Instant::now(),
         }
@@ -245,6 +249,10 @@ impl Driver {
     fn take(&mut self, message: Message) {
         match message {
             Message::Visited(site, visit, answer) => {
+                let visit = Visit {
+                    may_wake: !self.is_emptied,
+                    ..visit
+                };
                 if let Some(refusal) = self.turn_away(site, visit) {
                     // nginx may have given up waiting.
                     let id = self.id_of(site, refusal);
@@ -257,6 +265,20 @@ impl Driver {
                 let visitor = self.receive(site, answer);
                 self.step(site, Event::Visited(visitor, visit));
                 self.hurry(site);
+            }
+            Message::Emptied(is) => {
+                if is != self.is_emptied {
+                    tracing::info!(
+                        emptied = is,
+                        "{}",
+                        match is {
+                            true =>
+                                "this backend wakes no more sites: it is being drained, or disabled",
+                            false => "this backend wakes sites again",
+                        }
+                    );
+                }
+                self.is_emptied = is;
             }
             Message::Ordered(site, order, answer) => {
                 let visitor = self.receive(site, answer);

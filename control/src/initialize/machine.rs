@@ -205,7 +205,9 @@ impl Machine {
         let waits = match self.state {
             State::Running { .. } => false,
             State::Starting { .. } => true,
-            State::Asleep | State::Stopping { .. } => !is_failing && !self.is_falling_asleep(),
+            State::Asleep | State::Stopping { .. } => {
+                visit.may_wake && !is_failing && !self.is_falling_asleep()
+            }
         };
         waits && visit.may_be_replayed()
     }
@@ -315,6 +317,10 @@ impl Machine {
         }
         if self.is_falling_asleep() {
             self.keep_awake(Some(visitor), now, actions);
+            return;
+        }
+        if !visit.may_wake && matches!(self.state, State::Asleep | State::Stopping { .. }) {
+            actions.push(Action::Answer(visitor, Answer::Elsewhere));
             return;
         }
         let failing = self.failing.filter(|(_, until)| now.monotonic < *until);

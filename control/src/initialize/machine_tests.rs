@@ -12,10 +12,12 @@ const UNSENT: Visit = Visit::UNSENT;
 const SENT_GET: Visit = Visit {
     sent: true,
     idempotent: true,
+    may_wake: true,
 };
 const SENT_POST: Visit = Visit {
     sent: true,
     idempotent: false,
+    may_wake: true,
 };
 
 fn at(milliseconds: u64) -> Now {
@@ -131,6 +133,57 @@ fn the_table_says_what_a_visitor_is_told() {
     assert_eq!(
         visit(&mut running(), UNSENT, at(9)),
         [Action::Look(Visitor(9))]
+    );
+}
+
+#[test]
+fn a_machine_that_is_emptied_wakes_nobody_and_serves_who_is_awake() {
+    let unsent = Visit {
+        may_wake: false,
+        ..UNSENT
+    };
+    let sent_get = Visit {
+        may_wake: false,
+        ..SENT_GET
+    };
+    let sent_post = Visit {
+        may_wake: false,
+        ..SENT_POST
+    };
+    let elsewhere = [Action::Answer(Visitor(9), Answer::Elsewhere)];
+    assert_eq!(visit(&mut asleep(), unsent, at(9)), elsewhere);
+    assert_eq!(visit(&mut asleep(), sent_get, at(9)), elsewhere);
+    assert_eq!(
+        visit(&mut asleep(), sent_post, at(9)),
+        [Action::Answer(Visitor(9), Answer::Real)],
+        "it may have been done already"
+    );
+    assert_eq!(
+        visit(&mut starting(), unsent, at(9)),
+        [],
+        "a start that is under way goes on"
+    );
+    assert_eq!(
+        visit(&mut running(), unsent, at(9)),
+        [Action::Look(Visitor(9))]
+    );
+    let mut stopping = running();
+    stopping.step(Event::Ordered(Visitor(5), Order::Stop), at(8));
+    assert_eq!(visit(&mut stopping, unsent, at(9)), elsewhere);
+    let mut failed = starting();
+    failed.step(
+        Event::Exited {
+            generation: generation(0),
+            queued: false,
+            emperor: true,
+            cause: Reason::StartFailed,
+        },
+        at(8),
+    );
+    assert_eq!(
+        visit(&mut failed, unsent, at(9)),
+        elsewhere,
+        "its failure here says nothing of the next machine"
     );
 }
 

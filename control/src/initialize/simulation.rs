@@ -135,6 +135,11 @@ impl World {
                             answer != Answer::Ready || visit.may_be_replayed(),
                             "replayed what must not be"
                         );
+                        assert!(
+                            answer != Answer::Elsewhere
+                                || visit.may_be_replayed() && !visit.may_wake,
+                            "sent away for no reason"
+                        );
                         assert_ne!(answer, Answer::Asleep, "no answer for a visitor");
                     }
                     Open::Order => assert_ne!(answer, Answer::Real, "no answer for an order"),
@@ -361,6 +366,7 @@ impl World {
                 let visit = Visit {
                     sent: self.dice.roll(4) == 0,
                     idempotent: self.dice.roll(2) == 0,
+                    may_wake: self.dice.roll(4) != 0,
                 };
                 let visitor = self.visitor(Open::Visit(visit));
                 self.deliver(Event::Visited(visitor, visit));

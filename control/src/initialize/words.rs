@@ -57,6 +57,8 @@ pub struct Visit {
     pub sent: bool,
     /// Doing it twice is doing it once.
     pub idempotent: bool,
+    /// The machine wakes sites; one that is being emptied does not.
+    pub may_wake: bool,
 }
 
 impl Visit {
@@ -64,6 +66,7 @@ impl Visit {
     pub const UNSENT: Visit = Visit {
         sent: false,
         idempotent: false,
+        may_wake: true,
     };
 
     /// May the request be sent (again) once the site listens?
@@ -110,6 +113,8 @@ pub enum Answer {
     Unavailable(Failure),
     /// The registry has no such site.
     NoSuchSite,
+    /// The site does not run here, and this machine wakes none: another one does.
+    Elsewhere,
     /// To who gave an order: the site does not run.
     Asleep,
 }

@@ -131,7 +131,7 @@ impl Servers {
     pub(super) fn end(&self, place: Place, now: u64, outcome: Outcome) -> bool {
         let verdict = match outcome {
             Outcome::Failed(_) if !self.is_single => Some(Verdict::Bad),
-            Outcome::Answered | Outcome::Refused => Some(Verdict::Good),
+            Outcome::Answered | Outcome::Refused | Outcome::Elsewhere => Some(Verdict::Good),
             Outcome::Failed(_) | Outcome::Unknown | Outcome::StaleConnection => None,
         };
         self.member(place)

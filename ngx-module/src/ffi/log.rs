@@ -15,6 +15,7 @@ pub(crate) enum Level {
     Critical = 3,
     Error = 4,
     Warning = 5,
+    Information = 7,
 }
 
 /// Where to write: the log of a cycle or of a connection.

@@ -7,6 +7,7 @@
 
 pub(crate) mod conf;
 pub(crate) mod context;
+pub(crate) mod elsewhere;
 pub(crate) mod guard;
 pub(crate) mod headers;
 pub(crate) mod keepalive;

@@ -123,7 +123,10 @@ fn start<'r>(
     let tries = selection.tries();
     let data = request.pool()?.keep(selection)?;
     // SAFETY: nginx has made the upstream of this living request before it asks for peers.
-    let peer = unsafe { &mut raw.as_ref().upstream.as_mut()?.peer };
+    let upstream = unsafe { raw.as_ref().upstream.as_mut()? };
+    // SAFETY: it is this request's, and the selection lives in the request's pool.
+    unsafe { request.context_or_new()?.detour.begin(upstream, data) };
+    let peer = &mut upstream.peer;
     peer.data = data.as_ptr().cast();
     peer.get = Some(get);
     peer.free = Some(free);
@@ -149,6 +152,13 @@ unsafe extern "C" fn get(connection: *mut ngx_peer_connection_t, data: *mut c_vo
             };
             connection.set_cached(0);
             connection.connection = std::ptr::null_mut();
+            let request = selection.request();
+            if let Some(context) = request.context()
+                // SAFETY: the upstream of a request that asks for a peer lives; nothing borrows it.
+                && let Some(upstream) = unsafe { request.fields().upstream.as_mut() }
+            {
+                context.detour.end(upstream);
+            }
             let Some(peer) = selection.next() else {
                 return NGX_BUSY as ngx_int_t;
             };
@@ -211,6 +221,12 @@ fn key_of(request: Request<'_>, connection: &ngx_peer_connection_t) -> Option<Pe
 
 /// How the attempt went that nginx is done with.
 fn outcome(request: Request<'_>, peer: &ngx_peer_connection_t, state: ngx_uint_t) -> Outcome {
+    if request
+        .context()
+        .is_some_and(|context| context.detour.is_forced())
+    {
+        return Outcome::Elsewhere;
+    }
     let has = |flag: u32| state & flag as ngx_uint_t != 0;
     if has(NGX_PEER_NEXT) {
         return Outcome::Refused;

@@ -8,6 +8,7 @@ use routing::rendezvous::key_hash;
 use routing::{Backends, Placement, SlotTable, State};
 use table::{BackendId, BackendRecord, SiteRecord};
 
+use super::elsewhere::Elsewhere;
 use crate::ffi::peer::Address;
 use crate::health::{Enrolled, Place, Watch};
 
@@ -35,10 +36,12 @@ pub(super) struct BackendList {
     /// How many of them are not disabled.
     pub(super) tries: usize,
     slots: SlotTable,
+    /// None if no backend is being drained.
+    elsewhere: Option<Elsewhere>,
     health: Seen,
 }
 
-struct Member {
+pub(super) struct Member {
     state: State,
     backend: Arc<Backend>,
     place: Option<Place>,
@@ -74,6 +77,8 @@ impl BackendList {
             .iter()
             .filter(|record| record.state != State::Disabled)
             .count();
+        let is_draining = |record: &BackendRecord| record.state == State::Draining;
+        let elsewhere = records.iter().any(is_draining).then(Elsewhere::default);
         let members = records.into_iter().map(|record| Member {
             state: record.state,
             backend: Arc::new(Backend {
@@ -88,6 +93,7 @@ impl BackendList {
             members: members.collect(),
             tries,
             slots,
+            elsewhere,
             health: Seen::default(),
         }
     }
@@ -187,25 +193,50 @@ impl BackendList {
         self.find(site, placement, tried, |_| true)
     }
 
-    fn find(
+    /// A backend has said that a site does not run there, and that it does not wake it.
+    pub(super) fn is_elsewhere(&mut self, site: &SiteRecord, backend: BackendId) {
+        let member = self.member(backend).and_then(|at| self.members.get(at));
+        // One that has not heard yet that it is in service again says so for the last time.
+        if member.is_some_and(|member| member.state == State::Draining)
+            && let Some(elsewhere) = &mut self.elsewhere
+        {
+            elsewhere.put(site.id, backend);
+        }
+    }
+
+    fn member(&self, id: BackendId) -> Option<usize> {
+        self.members
+            .binary_search_by_key(&id, |member| member.backend.id)
+            .ok()
+    }
+
+    /// The backend for a site of those that are usable. One where the site does not run and is not woken comes last.
+    pub(super) fn find(
         &mut self,
         site: &SiteRecord,
         placement: &Placement,
         tried: &[BackendId],
         usable: impl Fn(&Member) -> bool,
     ) -> Option<Chosen> {
-        let Self { members, slots, .. } = self;
-        let pin = site.pin.and_then(|pin| {
-            members
-                .binary_search_by_key(&pin, |member| member.backend.id)
-                .ok()
-        });
-        let usable = |index: usize| {
-            members
-                .get(index)
-                .is_some_and(|member| !tried.contains(&member.backend.id) && usable(member))
+        let pin = site.pin.and_then(|pin| self.member(pin));
+        let Self {
+            members,
+            slots,
+            elsewhere,
+            ..
+        } = self;
+        let is = |index: usize, wanted: &dyn Fn(&Member) -> bool| {
+            members.get(index).is_some_and(|member| {
+                !tried.contains(&member.backend.id) && usable(member) && wanted(member)
+            })
         };
-        let index = slots.choose(site.primary.as_bytes(), pin, placement, usable)?;
+        let key = site.primary.as_bytes();
+        let at_once = elsewhere.as_ref().and_then(|elsewhere| {
+            let may_be_there = |member: &Member| !elsewhere.has(site.id, member.backend.id);
+            slots.choose(key, pin, placement, |index| is(index, &may_be_there))
+        });
+        let index =
+            at_once.or_else(|| slots.choose(key, pin, placement, |index| is(index, &|_| true)))?;
         members.get(index).map(|member| Chosen {
             backend: Arc::clone(&member.backend),
             place: member.place,

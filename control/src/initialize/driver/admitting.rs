@@ -117,7 +117,7 @@ impl Driver {
         if entry.is_some_and(|entry| !entry.machine.parks(visit, now)) {
             return None;
         }
-        if entry.is_none() && !visit.may_be_replayed() {
+        if entry.is_none() && !(visit.may_be_replayed() && visit.may_wake) {
             return None;
         }
         let of_site = entry.map_or(0, |entry| entry.machine.waiting());

@@ -180,7 +180,7 @@ impl Driver {
         match answer {
             Answer::Unavailable(failure) => Some(failure.id(site)),
             Answer::Real => Some(self.incident(site)),
-            Answer::Ready | Answer::NoSuchSite | Answer::Asleep => None,
+            Answer::Ready | Answer::NoSuchSite | Answer::Elsewhere | Answer::Asleep => None,
         }
     }
 
