@@ -389,11 +389,7 @@ fn one_that_nobody_visits_sleeps_and_wakes_again() {
     wait::until_true("its vassal file to be gone", || {
         platform.vassals("c.test").is_empty()
     });
-    assert_eq!(
-        site.notes("stops"),
-        site.notes("starts"),
-        "it was asked to"
-    );
+    assert_eq!(site.notes("stops"), site.notes("starts"), "it was asked to");
     assert_ne!(site.pid(), pid);
     assert_eq!(site.notes("starts").len(), 2);
     platform.assert_healthy();
