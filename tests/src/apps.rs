@@ -30,10 +30,10 @@ def exists(name):
 
 
 def master():
-    """The master's number where it lives (a sandbox has its own), and when it began: together like no other's."""
+    """The master's number where it lives, when it began, and which namespace it lives in: together like no other's."""
     pid = uwsgi.masterpid() or os.getpid()
     with open("/proc/%d/stat" % pid) as file:
-        return "%d-%s" % (pid, file.read().rpartition(")")[2].split()[19])
+        return "%d-%s-%s" % (pid, file.read().rpartition(")")[2].split()[19], os.readlink("/proc/self/ns/pid"))
 
 
 MASTER = master()

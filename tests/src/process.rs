@@ -192,24 +192,28 @@ pub fn master(answer: &Response) -> u32 {
     outside(told.unwrap_or_else(|| panic!("no X-Master: {answer:?}")))
 }
 
-/// The process that a site means by `PID-START`, as it sees itself in its sandbox.
+/// The process that a site means by `PID-START-NAMESPACE`, as it sees itself in its sandbox.
 ///
 /// # Panics
 /// When no such process runs.
 #[must_use]
 pub fn outside(told: &str) -> u32 {
-    let (inside, start) = told
-        .split_once('-')
-        .unwrap_or_else(|| panic!("no PID-START: {told}"));
+    let parts: Vec<&str> = told.splitn(3, '-').collect();
+    let [inside, start, namespace] = *parts else {
+        panic!("no PID-START-NAMESPACE: {told}");
+    };
     let is_it = |pid: &u32| {
-        let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+        let file = |name| format!("/proc/{pid}/{name}");
+        let stat = fs::read_to_string(file("stat")).unwrap_or_default();
         let begun = stat
             .rsplit_once(')')
             .and_then(|(_, rest)| rest.split_whitespace().nth(19));
-        let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+        let status = fs::read_to_string(file("status")).unwrap_or_default();
         let numbers = status.lines().find_map(|line| line.strip_prefix("NSpid:"));
         let own = numbers.and_then(|numbers| numbers.split_whitespace().last());
-        begun == Some(start) && own == Some(inside)
+        begun == Some(start)
+            && own == Some(inside)
+            && fs::read_link(file("ns/pid")).is_ok_and(|own| own == Path::new(namespace))
     };
     all()
         .find(is_it)

@@ -26,9 +26,9 @@ def note(name, text):
 def exists(name):
     return os.path.exists(os.path.join(HERE, "notes", name))
 
-# Its number where it lives (a sandbox has its own), and when it began: together like no other's.
+# Its number where it lives, when it began, and which namespace it lives in: together like no other's.
 with open("/proc/self/stat") as file:
-    ME = "%d-%s" % (os.getpid(), file.read().rpartition(")")[2].split()[19])
+    ME = "%d-%s-%s" % (os.getpid(), file.read().rpartition(")")[2].split()[19], os.readlink("/proc/self/ns/pid"))
 
 note("starts", ME)
 if exists("broken"):

@@ -3,7 +3,8 @@
 
 use paas_tests::apps::Recorder;
 use paas_tests::platform::Options;
-use paas_tests::{Platform, Request, Response, Root, wait};
+use paas_tests::process::master;
+use paas_tests::{Platform, Request, Root, wait};
 
 fn two_backends(root: &Root) -> Platform<'_> {
     Platform::with(
@@ -43,11 +44,6 @@ fn set_state(platform: &Platform<'_>, backend: &str, state: &str) {
     platform
         .paasctl()
         .ok(&["set-backend", backend, "--state", state]);
-}
-
-fn master(answer: &Response) -> u32 {
-    let pid = answer.header("x-master").and_then(|pid| pid.parse().ok());
-    pid.unwrap_or_else(|| panic!("{answer:?}"))
 }
 
 /// How many sites a backend's daemon says are awake.

@@ -26,12 +26,14 @@ def application(environ, start_response):
         os._exit(3)
     if path == "/plant":
         log = os.readlink("/proc/self/fd/2")
-        try:
-            os.symlink("/etc/passwd", os.path.join(os.path.dirname(log), "planted"))
-            answer = "planted"
-        except OSError as error:
-            answer = error.__class__.__name__
-        answer += " " + open(log).read()[:0] + "own log read"
+        def tried(what):
+            try:
+                what()
+                return "done"
+            except OSError as error:
+                return error.__class__.__name__
+        answer = tried(lambda: os.symlink("/etc/passwd", os.path.join(os.path.dirname(log), "planted")))
+        answer += " " + tried(lambda: open(log).read())
     else:
         sys.stderr.write("said %s %s\n" % (path, "x" * 500))
         sys.stderr.flush()
@@ -163,7 +165,8 @@ fn logs_are_the_owner_s_to_read_and_a_site_can_put_nothing_there() {
     let answer = platform.get("a.test", "/plant").expect(200);
     let directory = logs(&platform, "a.test");
     if rustix::process::geteuid().is_root() {
-        assert_eq!(answer, "PermissionError own log read");
+        // There is no such directory in its sandbox.
+        assert_eq!(answer, "FileNotFoundError FileNotFoundError");
         assert!(!directory.join("planted").exists());
         let owner = platform.owner_uid();
         let of = |path: PathBuf| {

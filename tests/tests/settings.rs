@@ -22,7 +22,7 @@ def master():
     """The master's number where it lives (a sandbox has its own), and when it began."""
     pid = uwsgi.masterpid()
     with open("/proc/%d/stat" % pid) as file:
-        return "%d-%s" % (pid, file.read().rpartition(")")[2].split()[19])
+        return "%d-%s-%s" % (pid, file.read().rpartition(")")[2].split()[19], os.readlink("/proc/self/ns/pid"))
 
 def application(environ, start_response):
     path = environ["PATH_INFO"]

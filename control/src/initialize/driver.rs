@@ -262,6 +262,14 @@ impl Driver {
                     });
                     return;
                 }
+                if let Some(process) = self.ended_unheard(site, visit) {
+                    tokio::spawn(after_the_end(
+                        process,
+                        self.reports.clone(),
+                        Message::Visited(site, visit, answer),
+                    ));
+                    return;
+                }
                 let visitor = self.receive(site, answer);
                 self.step(site, Event::Visited(visitor, visit));
                 self.hurry(site);
@@ -454,6 +462,14 @@ impl Entry {
             deserted: false,
         }
     }
+}
+
+/// Reports it when the process is gone, and that has been reported or is about to be.
+async fn after_the_end(process: Arc<Readable>, reports: mpsc::Sender<Message>, message: Message) {
+    // What cannot be waited for has ended too.
+    let _ = process.ready().await;
+    tokio::task::yield_now().await;
+    report(&reports, message).await;
 }
 
 async fn report(reports: &mpsc::Sender<Message>, message: Message) {

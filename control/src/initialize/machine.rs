@@ -199,6 +199,11 @@ impl Machine {
         }
     }
 
+    /// How the last start failed, until the next one.
+    pub fn failure(&self) -> Option<Failure> {
+        self.failing.map(|(failure, _)| failure)
+    }
+
     /// Whether a visit now would have to wait for a start or the end of a stop.
     pub fn parks(&self, visit: Visit, now: Now) -> bool {
         let is_failing = self.failing.is_some_and(|(_, until)| now.monotonic < until);

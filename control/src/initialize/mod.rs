@@ -30,6 +30,7 @@ pub mod notice;
 pub mod order;
 pub mod prepare;
 pub mod probe;
+pub mod process;
 pub mod queue;
 pub mod reason;
 pub mod reject;

@@ -39,7 +39,7 @@ import os, sys, uwsgi
 
 # The master's number in its sandbox, and when it began: together like no other's.
 with open('/proc/%d/stat' % uwsgi.masterpid()) as file:
-    MASTER = '%d-%s' % (uwsgi.masterpid(), file.read().rpartition(')')[2].split()[19])
+    MASTER = '%d-%s-%s' % (uwsgi.masterpid(), file.read().rpartition(')')[2].split()[19], os.readlink('/proc/self/ns/pid'))
 
 def application(environ, start_response):
     path = environ['PATH_INFO']
@@ -332,17 +332,20 @@ impl Answer {
 
     /// The process of the site's master, if it still runs: it tells how it sees itself in its sandbox.
     pub fn master(&self) -> Option<Pid> {
-        let (inside, start) = self.header("X-Master")?.split_once('-')?;
+        let mut told = self.header("X-Master")?.splitn(3, '-');
+        let (inside, start, namespace) = (told.next()?, told.next()?, Path::new(told.next()?));
         let is_it = |pid: &i32| {
-            let read = |file| fs::read_to_string(format!("/proc/{pid}/{file}")).unwrap_or_default();
-            let stat = read("stat");
+            let file = |name| format!("/proc/{pid}/{name}");
+            let stat = fs::read_to_string(file("stat")).unwrap_or_default();
             let begun = stat
                 .rsplit_once(')')
                 .and_then(|(_, rest)| rest.split_whitespace().nth(19));
-            let status = read("status");
+            let status = fs::read_to_string(file("status")).unwrap_or_default();
             let numbers = status.lines().find_map(|line| line.strip_prefix("NSpid:"));
             let own = numbers.and_then(|numbers| numbers.split_whitespace().last());
-            begun == Some(start) && own == Some(inside)
+            begun == Some(start)
+                && own == Some(inside)
+                && fs::read_link(file("ns/pid")).is_ok_and(|own| own == namespace)
         };
         let all = fs::read_dir("/proc").unwrap().flatten();
         let pids = all.filter_map(|entry| entry.file_name().to_str()?.parse().ok());

@@ -1,13 +1,15 @@
 //! Who may start and who may wait: the driver's side of admission.
 
+use std::sync::Arc;
 use std::thread::available_parallelism;
 
 use super::super::admission::{Admission, Memory, Urgency};
-use super::super::memory;
 use super::super::words::{Answer, Event, Failure, Generation, Reason, Visit};
+use super::super::{memory, process};
 use super::Driver;
 use crate::model::SiteId;
 use crate::settings::Waking;
+use crate::watch::Readable;
 
 /// Starts for each core at once: while one waits for its disk, another computes.
 const STARTS_PER_CORE: usize = 2;
@@ -47,6 +49,16 @@ impl Driver {
             Some(entry) if entry.failed => Urgency::Retry,
             _ => Urgency::Visited,
         }
+    }
+
+    /// The process of the site, when a request broke off because its program has ended, and nobody here has heard of that yet:
+    /// taken for one that the running site failed, it would not be sent again.
+    pub(super) fn ended_unheard(&self, site: SiteId, visit: Visit) -> Option<Arc<Readable>> {
+        let entry = self.sites.get(&site).filter(|_| visit.sent)?;
+        let life = entry.lives.get(&entry.machine.serving()?)?;
+        life.process
+            .clone()
+            .filter(|running| process::has_ended(running))
     }
 
     /// A visitor waits for this site now; if it waits for its turn, it may have become more urgent.

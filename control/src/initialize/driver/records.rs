@@ -1,6 +1,5 @@
 //! What the driver remembers for the operator: how starts went, why processes ended, which requests broke off.
 
-use std::os::fd::{AsFd, AsRawFd};
 use std::path::Path;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -8,17 +7,16 @@ use tokio::sync::oneshot;
 
 use super::super::diagnosis::{self, Exit};
 use super::super::history::{self, End, History, Incident, Note, Phases, Start};
-use super::super::log_tail;
 use super::super::words::{Answer, Generation, Reason};
+use super::super::{log_tail, process};
 use super::Driver;
 use crate::model::SiteId;
-use crate::watch::Readable;
 
 /// Requests that break off closer together than this are one incident.
 const APART: Duration = Duration::from_millis(100);
 
 /// A generation's start as it goes.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct Record {
     pub(super) start: Start,
     /// The end of the phase before.
@@ -138,7 +136,7 @@ impl Driver {
             exit: life
                 .ended
                 .map(Exit::of_code)
-                .or_else(|| life.process.as_deref().and_then(exit_of)),
+                .or_else(|| life.process.as_deref().and_then(process::exit)),
             log: log
                 .and_then(|(log, from)| log_tail::since(log, *from).ok())
                 .unwrap_or_default(),
@@ -219,30 +217,22 @@ impl Driver {
 
     pub(super) fn remember(&self, site: SiteId, answer: oneshot::Sender<History>) {
         let living = self.sites.get(&site).map(|entry| {
-            let lives = entry.lives.values();
-            lives.map(|life| life.record.start.clone()).collect()
+            let failed = entry.machine.failure();
+            let lives = entry.lives.iter().map(|(generation, life)| {
+                let mut record = life.record.clone();
+                // Its visitors know already; that its processes end takes a moment.
+                if let Some(failure) = failed.filter(|failure| failure.generation == *generation) {
+                    record
+                        .evidence
+                        .get_or_insert_with(|| self.examine(site, *generation));
+                    record.end(Some(failure.reason));
+                }
+                record.start
+            });
+            lives.collect()
         });
         self.tell(Note::Asked(site, living.unwrap_or_default(), answer));
     }
-}
-
-/// The status of a process that has ended, as long as its parent has not heard of it: the Emperor takes its time.
-fn exit_of(process: &Readable) -> Option<Exit> {
-    let pid = pid_of(process)?;
-    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    // Still the same process: its number is not used again before its parent has heard.
-    (pid_of(process)? == pid).then_some(())?;
-    // The name may have blanks and parentheses in it; the status is the last field.
-    let status = stat.trim_end().rsplit(' ').next()?.parse().ok()?;
-    stat.contains(") Z ").then(|| Exit::of_status(status))
-}
-
-fn pid_of(process: &Readable) -> Option<u32> {
-    let descriptor = process.as_fd().as_raw_fd();
-    let info = std::fs::read_to_string(format!("/proc/self/fdinfo/{descriptor}")).ok()?;
-    let pid = info.lines().find_map(|line| line.strip_prefix("Pid:"))?;
-    // -1 when it is gone.
-    pid.trim().parse().ok()
 }
 
 fn unix_milliseconds() -> u64 {
