@@ -6,7 +6,7 @@
 //! | `POST /refresh` | 200 when the table holds what the registry holds, with the revision; 500 with the reason |
 //! | `POST /order?site=ID&order=start\|stop\|reload&wait=0\|1` | JSON: what came of it; 404: no backend |
 //! | `GET /history?site=ID` | JSON: the last starts and broken requests; 404: no backend |
-//! | `GET /status` | JSON |
+//! | `GET /status` | JSON: the table's revision; on a backend what waits and starts, and every site that does not simply sleep |
 
 use axum::Json;
 use axum::Router;
@@ -18,7 +18,7 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::follow::Follower;
-use crate::initialize::driver::{Message, SiteNow, Told};
+use crate::initialize::driver::{Load, Message, SiteNow, Told};
 use crate::initialize::machine::Shown;
 use crate::initialize::words::{Answer, Failure, Generation, Order, Visit};
 use crate::model::SiteId;
@@ -224,6 +224,8 @@ struct Status {
     version: &'static str,
     revision: u64,
     backend: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    waking: Option<Load>,
     sites: Vec<SiteStatus>,
 }
 
@@ -239,11 +241,14 @@ struct SiteStatus {
 }
 
 async fn status(State(daemon): State<Daemon>) -> Response {
-    let mut sites = Vec::new();
+    let (mut sites, mut waking) = (Vec::new(), None);
     if let Some(driver) = &daemon.driver {
-        let (answer, asked) = oneshot::channel();
-        if driver.send(Message::Asked(answer)).await.is_ok() {
+        let ((answer, asked), (weight, weighed)) = (oneshot::channel(), oneshot::channel());
+        if driver.send(Message::Asked(answer)).await.is_ok()
+            && driver.send(Message::Weighed(weight)).await.is_ok()
+        {
             sites = asked.await.unwrap_or_default();
+            waking = weighed.await.ok();
         }
     }
     sites.sort_by_key(|now| now.site);
@@ -252,6 +257,7 @@ async fn status(State(daemon): State<Daemon>) -> Response {
         version: env!("CARGO_PKG_VERSION"),
         revision: *daemon.follower.revision().borrow(),
         backend: daemon.driver.is_some(),
+        waking,
         sites: sites.into_iter().map(SiteStatus::from).collect(),
     })
     .into_response()

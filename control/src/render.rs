@@ -105,6 +105,7 @@ struct Main {
     module: NginxValue,
     user: Option<NginxValue>,
     workers: NginxValue,
+    connections: usize,
     pid: NginxValue,
     error_log: NginxValue,
     temp: Temporary,
@@ -212,6 +213,7 @@ fn main(input: &Input<'_>) -> Result<Main, RenderError> {
             Workers::Auto => value("nginx.workers", "auto")?,
             Workers::Count(count) => value("nginx.workers", &count.to_string())?,
         },
+        connections: connections(settings),
         pid: path("nginx's pid file", &paths.nginx_pid())?,
         error_log: path("nginx's error log", &paths.nginx_error_log())?,
         temp: Temporary {
@@ -226,6 +228,25 @@ fn main(input: &Input<'_>) -> Result<Main, RenderError> {
         balancer: settings.has(Role::Balancer),
         backend: settings.has(Role::Backend),
     })
+}
+
+/// A worker's connections beside those of parked requests.
+const CONNECTIONS: usize = 3072;
+
+/// A parked request takes two connections, its visitor's and the one to the daemon: however many wait, visitors of running
+/// sites find some.
+fn connections(settings: &Settings) -> usize {
+    let parked = match settings.has(Role::Backend) {
+        true => max_parked(settings),
+        false => 0,
+    };
+    (2 * parked + CONNECTIONS).max(8192)
+}
+
+/// How many requests a worker of nginx parks. Whom the daemon turns away is parked as well, for a moment; they must not take
+/// the place of those whom it would let wait.
+fn max_parked(settings: &Settings) -> usize {
+    settings.waking.parked + settings.waking.parked.div_ceil(4)
 }
 
 fn http(settings: &Settings) -> Result<Http, RenderError> {
@@ -366,7 +387,7 @@ fn backend(settings: &Settings) -> Result<BackendPart, RenderError> {
         listen: value("backend.listen", &backend.listen.to_string())?,
         activity: path("nginx's counters", &paths.activity())?,
         counted_sites: settings.waking.counted_sites,
-        max_parked: settings.waking.parked,
+        max_parked: max_parked(settings),
         socket_path: value("backend.socket_path", backend.socket_path.as_str())?,
         trusted: backend
             .trusted

@@ -49,7 +49,7 @@ impl Checked<'_> {
                 .check("waking.memory_reserve", super::Size::parse(reserve))?
                 .bytes(),
             parked_per_site: number("waking.parked_per_site", raw.parked_per_site, 1024)?,
-            parked: number("waking.parked", raw.parked, 4096)?,
+            parked: number("waking.parked", raw.parked, 2048)?,
             counted_sites: number("waking.counted_sites", raw.counted_sites, 8192)?,
         })
     }

@@ -12,6 +12,7 @@
 pub mod apps;
 pub mod build;
 pub mod certificate;
+pub mod crowd;
 pub mod http;
 pub mod load;
 pub mod nginx;

@@ -156,6 +156,38 @@ impl<'r> Platform<'r> {
         site
     }
 
+    /// Adds many sites that write down what happens to them, all at once.
+    ///
+    /// # Panics
+    /// When that is refused.
+    #[track_caller]
+    #[must_use]
+    pub fn recorders(&self, domains: impl IntoIterator<Item = String>) -> Vec<(String, Recorder)> {
+        let sites: Vec<_> = domains
+            .into_iter()
+            .map(|domain| {
+                let site = Recorder::new(self.root, &domain);
+                (domain, site)
+            })
+            .collect();
+        let lines: Vec<String> = sites
+            .iter()
+            .map(|(domain, site)| {
+                let line = serde_json::json!({
+                    "domain": domain,
+                    "user": "owner",
+                    "directory": site.directory(),
+                    "entry": "app:application",
+                });
+                line.to_string()
+            })
+            .collect();
+        let file = self.root.write("sites.json", lines.join("\n"));
+        self.paasctl()
+            .ok(&["add-site", "--from", &file.to_string_lossy()]);
+        sites
+    }
+
     /// A `GET` through the balancer.
     ///
     /// # Panics

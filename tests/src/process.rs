@@ -251,6 +251,34 @@ fn touches(pid: u32, directory: &Path) -> bool {
             .is_ok_and(|files| files.flatten().any(|file| inside(file.path())))
 }
 
+/// The children of a process, theirs, and so on.
+#[must_use]
+pub fn descendants(of: u32) -> Vec<Seen> {
+    let mut left: Vec<Seen> = all().filter_map(Seen::look).collect();
+    let (mut found, mut parents) = (Vec::new(), vec![of]);
+    while let Some(parent) = parents.pop() {
+        let (children, others): (Vec<_>, Vec<_>) =
+            left.into_iter().partition(|seen| seen.parent == parent);
+        parents.extend(children.iter().map(|child| child.pid));
+        found.extend(children);
+        left = others;
+    }
+    found
+}
+
+/// The memory of some processes in bytes; what they share with others counts in part (the kernel's "proportional set size").
+#[must_use]
+pub fn memory(processes: &[Seen]) -> u64 {
+    let of = |seen: &Seen| {
+        let text = fs::read_to_string(format!("/proc/{}/smaps_rollup", seen.pid)).ok()?;
+        let line = text.lines().find_map(|line| line.strip_prefix("Pss:"))?;
+        let kibibytes: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
+        Some(kibibytes * 1024)
+    };
+    // One that has ended meanwhile has none.
+    processes.iter().filter_map(of).sum()
+}
+
 /// Kills what is left under `directory`, but only descendants of this test (it adopts orphans, see
 /// [`adopt_orphans`]): a developer's `tail -f` goes on.
 pub fn kill_leftovers(directory: &Path) {

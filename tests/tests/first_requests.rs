@@ -1,34 +1,14 @@
 //! Many first visitors of a sleeping site at once: one start, and every one of them gets a right answer.
 
-use std::sync::{Arc, Barrier};
-use std::thread;
-
 use paas_tests::apps::Recorder;
-use paas_tests::{Platform, Request, Response, Root};
+use paas_tests::{Platform, Request, Response, Root, crowd};
 
-/// Sends `count` requests at once, each over a connection of its own.
-fn at_once(
-    port: u16,
-    count: usize,
-    request: impl Fn(usize) -> Request + Send + Sync + 'static,
-) -> Vec<Response> {
-    let (request, barrier) = (Arc::new(request), Arc::new(Barrier::new(count)));
-    let visitors: Vec<_> = (0..count)
-        .map(|number| {
-            let (request, barrier) = (Arc::clone(&request), Arc::clone(&barrier));
-            thread::Builder::new()
-                .stack_size(256 * 1024)
-                .spawn(move || {
-                    let request = request(number);
-                    barrier.wait();
-                    request.send(port)
-                })
-                .expect("a thread for every visitor")
-        })
-        .collect();
+/// Sends `count` requests at once.
+fn at_once(port: u16, count: usize, request: impl Fn(usize) -> Request) -> Vec<Response> {
+    let visitors = crowd::at_once(port, (0..count).map(request));
     visitors
         .into_iter()
-        .map(|visitor| visitor.join().expect("an answer"))
+        .map(|visitor| visitor.answer().answer)
         .collect()
 }
 

@@ -49,6 +49,7 @@ pub struct Admission {
     queue: BTreeMap<Turn, SiteId>,
     waiting: HashMap<SiteId, Turn>,
     starting: HashSet<SiteId>,
+    most: usize,
     asked: u64,
 }
 
@@ -62,6 +63,7 @@ impl Admission {
             queue: BTreeMap::new(),
             waiting: HashMap::new(),
             starting: HashSet::new(),
+            most: 0,
             asked: 0,
         }
     }
@@ -90,6 +92,7 @@ impl Admission {
         let (_, site) = self.queue.pop_first()?;
         self.waiting.remove(&site);
         self.starting.insert(site);
+        self.most = self.most.max(self.starting.len());
         Some(site)
     }
 
@@ -104,6 +107,11 @@ impl Admission {
     /// How many sites start at this moment.
     pub fn starting(&self) -> usize {
         self.starting.len()
+    }
+
+    /// How many sites have ever started at the same moment.
+    pub fn most(&self) -> usize {
+        self.most
     }
 
     /// How many sites wait for their turn.
@@ -149,6 +157,8 @@ mod tests {
         admission.done(site(3));
         assert_eq!(all(&mut admission, PLENTY), [9]);
         assert_eq!((admission.starting(), admission.waiting()), (2, 1));
+        admission.done(site(5));
+        assert_eq!(admission.most(), 2);
     }
 
     #[test]

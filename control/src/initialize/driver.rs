@@ -17,7 +17,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
 
-use self::admitting::Bounds;
+use self::admitting::{Bounds, Tally};
 use self::sleeping::Counters;
 use super::admission::Admission;
 use super::held::Held;
@@ -32,6 +32,7 @@ use crate::emperor::Alarm;
 use crate::model::{Idle, Protocol, SiteId};
 use crate::settings::Waking;
 use crate::watch::Readable;
+pub use admitting::{Load, Parked, Starts};
 use records::Record;
 
 /// What reaches the driver.
@@ -69,6 +70,8 @@ pub enum Message {
     Remembered(SiteId, oneshot::Sender<History>),
     /// Which sites do not sleep, and what they do.
     Asked(oneshot::Sender<Vec<SiteNow>>),
+    /// What waits and what starts.
+    Weighed(oneshot::Sender<Load>),
 }
 
 /// What whoever waits for a site is told.
@@ -158,6 +161,7 @@ pub struct Driver {
     is_emptied: bool,
     bounds: Bounds,
     admission: Admission,
+    tally: Tally,
     /// The generations that wait for their turn.
     asking: HashMap<SiteId, Generation>,
     counters: Counters,
@@ -181,6 +185,7 @@ impl Driver {
             counters: Counters::new(&place.paths),
             admission: Driver::new_admission(&bounds),
             bounds,
+            tally: Tally::default(),
             asking: HashMap::new(),
             place,
             registry,
@@ -272,6 +277,7 @@ impl Driver {
                 }
                 let visitor = self.receive(site, answer);
                 self.step(site, Event::Visited(visitor, visit));
+                self.tally_parked(site);
                 self.hurry(site);
             }
             Message::Emptied(is) => {
@@ -387,6 +393,9 @@ impl Driver {
                 });
                 // Whoever asked may have gone.
                 let _ = answer.send(shown.collect());
+            }
+            Message::Weighed(answer) => {
+                let _ = answer.send(self.load());
             }
         }
     }

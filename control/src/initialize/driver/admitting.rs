@@ -3,6 +3,8 @@
 use std::sync::Arc;
 use std::thread::available_parallelism;
 
+use serde::Serialize;
+
 use super::super::admission::{Admission, Memory, Urgency};
 use super::super::words::{Answer, Event, Failure, Generation, Reason, Visit};
 use super::super::{memory, process};
@@ -33,6 +35,53 @@ impl Bounds {
             parked: waking.parked,
         }
     }
+}
+
+/// What waits and what starts, beside what the machine bears; "most" is since the daemon began.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub struct Load {
+    /// The starts of sites.
+    pub starts: Starts,
+    /// The requests that wait for them, and the operator's orders.
+    pub parked: Parked,
+}
+
+/// See [`Load`].
+#[derive(Clone, Copy, Debug, Serialize)]
+pub struct Starts {
+    /// So many at once.
+    pub at_once: usize,
+    /// Under way.
+    pub now: usize,
+    /// Wait for their turn.
+    pub waiting: usize,
+    /// The most that were under way at once.
+    pub most: usize,
+}
+
+/// See [`Load`].
+#[derive(Clone, Copy, Debug, Serialize)]
+pub struct Parked {
+    /// So many for one site.
+    pub per_site: usize,
+    /// So many in all.
+    pub in_all: usize,
+    /// That many now.
+    pub now: usize,
+    /// The most there were at once.
+    pub most: usize,
+    /// The most there were for one site.
+    pub most_per_site: usize,
+    /// How many found no place.
+    pub turned_away: u64,
+}
+
+/// What is only counted.
+#[derive(Debug, Default)]
+pub(super) struct Tally {
+    most: usize,
+    most_per_site: usize,
+    turned_away: u64,
 }
 
 impl Driver {
@@ -143,10 +192,42 @@ impl Driver {
         if of_site < self.bounds.parked_per_site && self.waiting.len() < self.bounds.parked {
             return None;
         }
+        self.tally.turned_away += 1;
         Some(Answer::Unavailable(Failure {
             reason: Reason::Crowded,
             generation: last.unwrap_or_else(|| Generation::after(None, now.unix)),
         }))
+    }
+
+    /// Somebody may wait for this site now.
+    pub(super) fn tally_parked(&mut self, site: SiteId) {
+        let of_site = self
+            .sites
+            .get(&site)
+            .map_or(0, |entry| entry.machine.waiting());
+        let tally = &mut self.tally;
+        tally.most = tally.most.max(self.waiting.len());
+        tally.most_per_site = tally.most_per_site.max(of_site);
+    }
+
+    /// What waits and what starts.
+    pub(super) fn load(&self) -> Load {
+        Load {
+            starts: Starts {
+                at_once: self.bounds.starts,
+                now: self.admission.starting(),
+                waiting: self.admission.waiting(),
+                most: self.admission.most(),
+            },
+            parked: Parked {
+                per_site: self.bounds.parked_per_site,
+                in_all: self.bounds.parked,
+                now: self.waiting.len(),
+                most: self.tally.most,
+                most_per_site: self.tally.most_per_site,
+                turned_away: self.tally.turned_away,
+            },
+        }
     }
 
     /// The machine's memory, if the kernel tells.
