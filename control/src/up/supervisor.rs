@@ -2,7 +2,8 @@
 use super::UpError;
 use super::machine::Machine;
 use crate::cgroup::Groups;
-use crate::initialize::confine::{CGROUPS, group_name};
+use crate::initialize::confine::{CGROUPS, group_name, interface};
+use crate::outbound;
 use crate::settings::Role;
 use crate::watch::Directory;
 use rustix::fs::inotify::WatchFlags;
@@ -136,6 +137,7 @@ pub async fn run(machines: &[Machine], ready: impl FnOnce()) -> Result<(), UpErr
             // Without root there are none, and an empty directory does no harm.
             let _ = groups.remove();
         }
+        outbound::remove(&interface(machine.settings.paths()));
     }
     outcome
 }
