@@ -12,10 +12,12 @@
 pub mod apps;
 pub mod build;
 pub mod certificate;
+pub mod cluster;
 pub mod crowd;
 pub mod front;
 pub mod http;
 pub mod load;
+pub mod network;
 pub mod nginx;
 pub mod paasctl;
 pub mod platform;
@@ -24,9 +26,11 @@ pub mod process;
 pub mod root;
 pub mod stub;
 pub mod tabled;
+pub mod traffic;
 pub mod wait;
 
 pub use certificate::Certificate;
+pub use cluster::Cluster;
 pub use front::Front;
 pub use http::{Connection, Request, Response};
 pub use nginx::Nginx;
@@ -36,6 +40,7 @@ pub use process::Process;
 pub use root::Root;
 pub use stub::Stub;
 pub use tabled::Tabled;
+pub use traffic::Traffic;
 
 /// How often a test repeats what it does: seldom on every day, often with `scripts/test --long`.
 #[must_use]

@@ -108,6 +108,100 @@ fn a_failing_site_does_not_eat_the_machine() {
     platform.assert_healthy();
 }
 
+/// A site that notes each import and then fails, in the file of its entry point, and has done so until it is held back.
+fn held_back<'r>(root: &'r Root, platform: &Platform<'r>, name: &str) -> Failing {
+    let directory = root.join(format!("sites/{name}"));
+    let site = Failing {
+        name: name.to_owned(),
+        app: directory.join("app.py"),
+        notes: directory.join("notes"),
+    };
+    std::fs::create_dir_all(&site.notes).expect("ours");
+    let all = std::os::unix::fs::PermissionsExt::from_mode(0o777);
+    std::fs::set_permissions(&site.notes, all).expect("ours");
+    std::fs::write(&site.app, FAILS).expect("ours");
+    let entry = ["--entry", "app:application", "--no-check"];
+    platform.add_site(name, &directory, &entry);
+    wait::until_true("six starts", || {
+        assert_failure_page(&platform.get(name, "/"));
+        site.starts() >= 6
+    });
+    site
+}
+
+const FAILS: &str = "import os\n\
+    notes = os.path.join(os.path.dirname(os.path.abspath(__file__)), 'notes')\n\
+    open(os.path.join(notes, str(os.times().elapsed)), 'w').close()\n\
+    if os.environ.get('MENDED') is None: raise RuntimeError('broken')\n\
+    def application(e, s):\n    s('200 OK', [])\n    return [b'fine']\n";
+
+struct Failing {
+    name: String,
+    app: std::path::PathBuf,
+    notes: std::path::PathBuf,
+}
+
+impl Failing {
+    fn starts(&self) -> usize {
+        std::fs::read_dir(&self.notes).expect("ours").count()
+    }
+
+    /// Its visitors are answered, and that starts nothing, for longer than the pause between the first starts.
+    fn assert_left_alone(&self, platform: &Platform<'_>) {
+        let (begin, before) = (Instant::now(), self.starts());
+        let mut visits = 0;
+        while begin.elapsed().as_millis() < 2500 {
+            assert_failure_page(&platform.get(&self.name, "/"));
+            visits += 1;
+        }
+        assert!(visits > 10, "{visits} visits");
+        assert_eq!(self.starts(), before, "no start in {:?}", begin.elapsed());
+    }
+}
+
+#[test]
+fn what_goes_on_failing_is_left_alone_until_its_code_or_its_settings_change() {
+    let root = Root::new();
+    let platform = Platform::start(&root);
+    let site = held_back(&root, &platform, "a.test");
+    site.assert_left_alone(&platform);
+    // What is no better is tried once more, and counts from the beginning: the same file, written in place.
+    std::fs::write(&site.app, FAILS).expect("ours");
+    assert_failure_page(&platform.get("a.test", "/"));
+    assert_eq!(site.starts(), 7);
+
+    let site = held_back(&root, &platform, "b.test");
+    std::fs::write(&site.app, FAILS.replace("is None", "is not None")).expect("ours");
+    wait::until_true("the mended code", || {
+        platform.get("b.test", "/").status == 200
+    });
+    assert_eq!(site.starts(), 7);
+
+    let site = held_back(&root, &platform, "c.test");
+    platform.paasctl().ok(&["set-env", "c.test", "MENDED=1"]);
+    wait::until_true("the mended settings", || {
+        platform.get("c.test", "/").status == 200
+    });
+    assert_eq!(site.starts(), 7);
+    platform.assert_healthy();
+}
+
+#[test]
+fn an_order_starts_at_once_what_is_left_alone() {
+    let root = Root::new();
+    let platform = Platform::start(&root);
+    let site = held_back(&root, &platform, "a.test");
+    for (number, order) in ["start-site", "reload-site"].iter().enumerate() {
+        let outcome = platform.paasctl().run(&[order, "a.test"]);
+        assert!(
+            !outcome.success && outcome.out.contains("broken"),
+            "{outcome:?}"
+        );
+        assert_eq!(site.starts(), 7 + number, "{order}");
+    }
+    platform.assert_healthy();
+}
+
 #[test]
 fn every_cause_ends_in_a_page() {
     let root = Root::new();

@@ -5,6 +5,7 @@
 
 mod admitting;
 mod hands;
+mod inspecting;
 mod records;
 mod sleeping;
 
@@ -25,6 +26,7 @@ use super::history::{self, History, Notes};
 use super::launching::Question;
 use super::machine::{Adopted, Limits, Machine, Shown};
 use super::notice::Notice;
+use super::premises::Premises;
 use super::prepare::{Place, Prepared, SharedRegistry, Unprepared};
 use super::probe::{self, ProbeError};
 use super::words::{Answer, Deadline, Event, Generation, Now, Order, Visit, Visitor};
@@ -66,6 +68,10 @@ pub enum Message {
     Settled(SiteId, Idle),
     /// The registry says the site is off or gone.
     Retired(SiteId),
+    /// A visitor's look at a failing site has ended: whether anything has changed.
+    Inspected(SiteId, Visitor, bool),
+    /// What a failed start went by.
+    Premised(SiteId, Premises),
     /// What happened to a site lately.
     Remembered(SiteId, oneshot::Sender<History>),
     /// Which sites do not sleep, and what they do.
@@ -107,6 +113,10 @@ struct Entry {
     failed: bool,
     /// Those who waited for the start under way have all gone.
     deserted: bool,
+    /// What its last start went by, if that failed.
+    premises: Option<Arc<Premises>>,
+    /// Held by whoever looks whether they have changed.
+    inspection: Arc<()>,
 }
 
 /// Everything that belongs to one generation of a site.
@@ -117,6 +127,8 @@ struct Life {
     process: Option<Arc<Readable>>,
     /// The code its program has ended with, if its sandbox has told.
     ended: Option<i32>,
+    /// So many of its processes have been killed for their memory, as far as is told.
+    killed_for_memory: u64,
     listening: Option<JoinHandle<()>>,
     record: Record,
     /// How it is asked whether it works; known as soon as it is prepared or taken over.
@@ -208,10 +220,12 @@ impl Driver {
             let generation = found.adopted.generation();
             sites.entry(found.site).or_default().push(found.adopted);
             let record = Record::adopted(&self.place.history, found.site, generation);
+            let killed = self.killed_for_memory(found.site, generation);
             let protocol = found.probe.protocol;
             let life = self.life(found.site, generation);
             life.held = Some(found.held);
             life.record = record;
+            life.killed_for_memory = killed;
             life.probe = Some(found.probe);
             life.idle = Some(found.idle);
             // A command says nothing more once it has the site's name.
@@ -383,6 +397,10 @@ impl Driver {
                     self.step(site, Event::EmperorArrived);
                 }
             }
+            Message::Inspected(site, visitor, changed) => {
+                self.step(site, Event::Inspected(visitor, changed));
+            }
+            Message::Premised(site, premises) => self.premised(site, premises),
             Message::Remembered(site, answer) => self.remember(site, answer),
             Message::Retired(site) => self.step(site, Event::Retired),
             Message::Asked(answer) => {
@@ -469,6 +487,8 @@ impl Entry {
             incident: None,
             failed: false,
             deserted: false,
+            premises: None,
+            inspection: Arc::default(),
         }
     }
 }

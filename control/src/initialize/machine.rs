@@ -10,6 +10,7 @@
 
 mod adopted;
 mod endings;
+mod failing;
 mod idle;
 mod reload;
 
@@ -21,6 +22,7 @@ use super::words::{
 };
 pub use adopted::Adopted;
 use endings::End;
+use failing::{Failing, Fault};
 use reload::Reload;
 
 /// The times the machine works with.
@@ -34,8 +36,12 @@ pub struct Limits {
     pub drain: Duration,
     /// From the announcement of a stop to the end of the processes.
     pub stop: Duration,
-    /// After a failed start, for this long the next visitors get its error page.
+    /// After a failed start, for this long the next visitors get its error page, whatever has changed.
     pub pause: Duration,
+    /// So many starts in a row fail with no longer pause between them.
+    pub quick_failures: u32,
+    /// After more, the next visitors get the error page for this long, unless something has changed.
+    pub long_pause: Duration,
     /// A generation that runs shorter than this has crashed early.
     pub steady: Duration,
     /// So many early crashes in a row are restarted at once.
@@ -51,6 +57,8 @@ impl Limits {
             drain: Duration::from_secs(30),
             stop: Duration::from_secs(40),
             pause: Duration::from_secs(1),
+            quick_failures: 5,
+            long_pause: Duration::from_secs(60),
             steady: Duration::from_secs(10),
             early_crashes: 3,
         }
@@ -127,8 +135,9 @@ pub struct Machine {
     state: State,
     retiring: Vec<Retiring>,
     last: Option<Generation>,
-    /// The last failure and until when it answers for the site.
-    failing: Option<(Failure, Duration)>,
+    failing: Option<Failing>,
+    /// Starts that failed in a row, and crashes that were a habit.
+    failures: u32,
     early_crashes: u32,
 }
 
@@ -158,6 +167,7 @@ impl Machine {
             retiring: Vec::new(),
             last: None,
             failing: None,
+            failures: 0,
             early_crashes: 0,
         }
     }
@@ -172,7 +182,7 @@ impl Machine {
         match &self.state {
             State::Asleep => self
                 .failing
-                .map_or(Shown::Asleep, |(failure, _)| Shown::Failing(failure)),
+                .map_or(Shown::Asleep, |failing| Shown::Failing(failing.failure)),
             State::Starting { start, .. } => Shown::Starting(start.generation),
             State::Running {
                 reload: Some(reload),
@@ -201,12 +211,12 @@ impl Machine {
 
     /// How the last start failed, until the next one.
     pub fn failure(&self) -> Option<Failure> {
-        self.failing.map(|(failure, _)| failure)
+        self.failing.map(|failing| failing.failure)
     }
 
     /// Whether a visit now would have to wait for a start or the end of a stop.
     pub fn parks(&self, visit: Visit, now: Now) -> bool {
-        let is_failing = self.failing.is_some_and(|(_, until)| now.monotonic < until);
+        let is_failing = self.held_back(now).is_some();
         let waits = match self.state {
             State::Running { .. } => false,
             State::Starting { .. } => true,
@@ -245,6 +255,7 @@ impl Machine {
         matches!(self.state, State::Asleep)
             && self.retiring.is_empty()
             && self.early_crashes == 0
+            && self.failures == 0
             && self.failing.is_none()
             && self
                 .last
@@ -258,6 +269,9 @@ impl Machine {
             Event::Visited(visitor, visit) => self.visited(visitor, visit, now, &mut actions),
             Event::Ordered(visitor, order) => self.ordered(visitor, order, now, &mut actions),
             Event::Looked(visitor, seen) => self.looked(visitor, seen, now, &mut actions),
+            Event::Inspected(visitor, changed) => {
+                self.inspected(visitor, changed, now, &mut actions);
+            }
             Event::LaunchAsked(generation) => self.launch_asked(generation, &mut actions),
             Event::Prepared(generation) => self.prepared(generation, &mut actions),
             Event::NotPrepared(generation, why) => {
@@ -328,12 +342,10 @@ impl Machine {
             actions.push(Action::Answer(visitor, Answer::Elsewhere));
             return;
         }
-        let failing = self.failing.filter(|(_, until)| now.monotonic < *until);
+        let failing = self.held_back(now);
         match (&mut self.state, failing) {
             (State::Starting { waiting, .. }, _) => waiting.push(visitor),
-            (_, Some((failure, _))) => {
-                actions.push(Action::Answer(visitor, Answer::Unavailable(failure)));
-            }
+            (_, Some(failing)) => self.meets_failure(visitor, failing, now, actions),
             (State::Stopping { waiting, .. }, None) => waiting.push(visitor),
             (State::Asleep | State::Running { .. }, None) => {
                 self.begin(false, Socket::New, vec![visitor], now, actions);
@@ -375,7 +387,7 @@ impl Machine {
 
     fn start_ordered(&mut self, visitor: Visitor, now: Now, actions: &mut Vec<Action>) {
         self.failing = None;
-        self.early_crashes = 0;
+        self.forgive();
         if self.is_falling_asleep() {
             self.keep_awake(Some(visitor), now, actions);
             return;
@@ -450,10 +462,10 @@ impl Machine {
         if !self.is_preparing(of) {
             return;
         }
-        let (reason, pause) = match why {
-            NotPrepared::NoSuchSite | NotPrepared::Disabled => (Reason::Disabled, Duration::ZERO),
-            NotPrepared::NoDirectory => (Reason::NoDirectory, self.limits.pause),
-            NotPrepared::Failed => (Reason::NotPrepared, self.limits.pause),
+        let (reason, fault) = match why {
+            NotPrepared::NoSuchSite | NotPrepared::Disabled => (Reason::Disabled, Fault::Nobodys),
+            NotPrepared::NoDirectory => (Reason::NoDirectory, Fault::Machines),
+            NotPrepared::Failed => (Reason::NotPrepared, Fault::Machines),
         };
         let failure = Failure {
             reason,
@@ -465,7 +477,7 @@ impl Machine {
                 Answer::Unavailable(failure)
             }
         };
-        self.start_failed(failure, answer, pause, now, actions);
+        self.start_failed(failure, answer, fault, now, actions);
     }
 
     fn launch_asked(&mut self, of: Generation, actions: &mut Vec<Action>) {

@@ -239,6 +239,121 @@ fn a_failed_start_answers_everybody_and_starts_at_most_once_a_second() {
     );
 }
 
+/// The next visitor wakes the site, and it fails once more.
+fn fail_again(machine: &mut Machine, number: u64, now: u64) {
+    let of = generation(number);
+    let actions = visit(machine, UNSENT, at(now));
+    assert!(
+        actions.contains(&Action::Prepare(of, Socket::New)),
+        "{number}: {actions:?}"
+    );
+    machine.step(Event::Prepared(of), at(now));
+    machine.step(Event::LaunchAsked(of), at(now));
+    machine.step(exited(of, false), at(now));
+}
+
+/// It has failed until it is tried once a minute, for the last time at 10 s.
+fn given_up() -> Machine {
+    let mut machine = starting();
+    machine.step(exited(generation(0), false), at(0));
+    for second in 1..=4 {
+        fail_again(&mut machine, second, second * 1000);
+    }
+    fail_again(&mut machine, 10, 10_000);
+    machine
+}
+
+fn last_page() -> Answer {
+    Answer::Unavailable(Failure {
+        reason: Reason::StartFailed,
+        generation: generation(10),
+    })
+}
+
+#[test]
+fn what_goes_on_failing_is_started_once_a_minute() {
+    let mut machine = given_up();
+    assert_eq!(
+        visit(&mut machine, UNSENT, at(10_999)),
+        [Action::Answer(Visitor(9), last_page())],
+        "no look at its files either"
+    );
+    for now in [11_000, 40_000, 69_999] {
+        assert_eq!(
+            visit(&mut machine, UNSENT, at(now)),
+            [Action::Inspect(Visitor(9))]
+        );
+        assert_eq!(
+            machine.step(Event::Inspected(Visitor(9), false), at(now)),
+            [Action::Answer(Visitor(9), last_page())]
+        );
+    }
+    assert!(!machine.parks(UNSENT, at(69_999)));
+    fail_again(&mut machine, 70, 70_000);
+    assert_eq!(
+        visit(&mut machine, UNSENT, at(129_999)),
+        [Action::Inspect(Visitor(9))]
+    );
+}
+
+#[test]
+fn a_change_or_an_order_starts_at_once_what_was_given_up() {
+    let mut machine = given_up();
+    visit(&mut machine, UNSENT, at(20_000));
+    let actions = machine.step(Event::Inspected(Visitor(9), true), at(20_000));
+    assert!(actions.contains(&Action::Prepare(generation(20), Socket::New)));
+    machine.step(Event::Prepared(generation(20)), at(20_000));
+    machine.step(Event::LaunchAsked(generation(20)), at(20_000));
+    machine.step(exited(generation(20), false), at(20_000));
+    // It counts from the beginning.
+    fail_again(&mut machine, 21, 21_000);
+
+    for order in [Order::Start, Order::Reload] {
+        let mut machine = given_up();
+        let actions = machine.step(Event::Ordered(Visitor(9), order), at(10_001));
+        assert!(
+            actions.contains(&Action::Prepare(generation(11), Socket::New)),
+            "{order:?}: {actions:?}"
+        );
+    }
+}
+
+#[test]
+fn a_change_seen_too_late_starts_nothing_twice() {
+    let mut machine = given_up();
+    visit(&mut machine, UNSENT, at(20_000));
+    machine.step(Event::Ordered(Visitor(1), Order::Start), at(20_001));
+    // It joins the start that there is.
+    let actions = machine.step(Event::Inspected(Visitor(9), true), at(20_002));
+    assert_eq!(actions, []);
+    assert_eq!(machine.waiting(), 2);
+    machine.step(Event::Prepared(generation(20)), at(20_003));
+    machine.step(Event::LaunchAsked(generation(20)), at(20_004));
+    machine.step(exited(generation(20), false), at(20_005));
+    // Looked at before that failure: at most one start in a second.
+    let actions = machine.step(Event::Inspected(Visitor(9), true), at(20_006));
+    assert!(
+        matches!(
+            actions[..],
+            [Action::Answer(Visitor(9), Answer::Unavailable(_))]
+        ),
+        "{actions:?}"
+    );
+}
+
+#[test]
+fn what_the_machine_lacks_is_not_held_against_the_site() {
+    let mut machine = asleep();
+    for second in 0..20 {
+        let actions = visit(&mut machine, UNSENT, at(second * 1000));
+        assert!(actions.contains(&Action::Prepare(generation(second), Socket::New)));
+        machine.step(
+            Event::NotPrepared(generation(second), NotPrepared::Failed),
+            at(second * 1000),
+        );
+    }
+}
+
 #[test]
 fn a_start_that_hangs_is_killed_and_its_queue_answered_when_it_is_gone() {
     let mut machine = starting();
@@ -353,6 +468,31 @@ fn a_crash_restarts_on_the_held_socket_until_it_is_a_habit() {
             Action::Release(current, Some(crashing))
         ]
     );
+}
+
+#[test]
+fn a_site_that_ends_itself_again_and_again_is_not_restarted_for_ever() {
+    let mut machine = running();
+    let mut current = generation(0);
+    for end in 1..=4u64 {
+        let now = end * 999;
+        machine.step(Event::StopAnnounced(current), at(now));
+        let actions = machine.step(exited(current, true), at(now));
+        if end == 4 {
+            let crashing = Failure {
+                reason: Reason::Crashing,
+                generation: current,
+            };
+            assert_eq!(actions, [Action::Release(current, Some(crashing))]);
+            break;
+        }
+        let ended = std::mem::replace(&mut current, generation(end));
+        assert!(actions.contains(&Action::Prepare(current, Socket::Of(ended))));
+        machine.step(Event::Prepared(current), at(now));
+        machine.step(Event::LaunchAsked(current), at(now));
+        machine.step(Event::Ready(current), at(now));
+    }
+    assert!(matches!(machine.shown(), Shown::Failing(_)));
 }
 
 #[test]

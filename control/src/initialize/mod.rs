@@ -7,6 +7,7 @@
 //! | `launching`, `order` | the launcher's questions, and what it is told |
 //! | `notice` | what a site's uWSGI says |
 //! | `probe` | the request that a reload's code must answer |
+//! | `premises` | what a start goes by: when it has changed, one that failed is worth another try |
 //! | `connections` | what a generation still has to answer |
 //! | `diagnosis`, `reason` | why something ended, and what is said about it |
 //! | `history`, `log_tail` | what happened lately |
@@ -28,6 +29,7 @@ mod machine_tests;
 pub mod memory;
 pub mod notice;
 pub mod order;
+pub mod premises;
 pub mod prepare;
 pub mod probe;
 pub mod process;

@@ -2,6 +2,7 @@
 //! texts that tell the launcher and uWSGI what to do. Blocking; runs beside the event loop.
 
 use std::fs;
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -11,6 +12,7 @@ use rustix::process::geteuid;
 use super::confine::{Inmate, Unconfined, Walls};
 use super::held::{BACKLOG, Held};
 use super::order::{Context, Order};
+use super::premises::Premises;
 use super::words::{Generation, NotPrepared};
 use super::{log_tail, notice, probe};
 use crate::logs::Kind;
@@ -106,6 +108,8 @@ pub struct Prepared {
     pub held: Option<Held>,
     /// What its code must answer to take over from a running generation.
     pub probe: probe::Request,
+    /// What it goes by.
+    pub premises: Premises,
 }
 
 /// Why there is nothing to start.
@@ -172,6 +176,8 @@ pub fn prepare(
     generation: Generation,
     fresh: bool,
 ) -> Result<Prepared, Unprepared> {
+    let row = row(place, registry, id)?;
+    let settings = row.fingerprint();
     let Row {
         site,
         uid,
@@ -179,7 +185,7 @@ pub fn prepare(
         user,
         user_limits,
         site_limits,
-    } = row(place, registry, id)?;
+    } = row;
     let make = |path: &Path, result: io::Result<()>| {
         result.map_err(|source| Unprepared::Make {
             path: path.to_owned(),
@@ -217,6 +223,7 @@ pub fn prepare(
         directory: &site.directory,
         venv: site.venv.as_ref(),
         leaf: &format!("{id}@{generation}"),
+        registry,
     })?;
 
     let log = logs.join(Kind::Server.file_name());
@@ -241,6 +248,7 @@ pub fn prepare(
         config,
         held,
         probe: probe::Request::to(&site),
+        premises: Premises::before(&site, settings),
     })
 }
 
@@ -260,6 +268,7 @@ fn look_for(directory: &Path) -> Result<(), Unprepared> {
 }
 
 /// What the registry says of a site.
+#[derive(Debug)]
 struct Row {
     site: Site,
     /// As whom it runs.
@@ -268,6 +277,43 @@ struct Row {
     user: User,
     user_limits: Limits,
     site_limits: Limits,
+}
+
+impl Row {
+    /// Another number when anything of it is different.
+    fn fingerprint(&self) -> u64 {
+        let mut hasher = DefaultHasher::new();
+        // A value of the environment does not show itself.
+        format!("{self:?}").hash(&mut hasher);
+        for variable in self.environment.variables().values() {
+            variable.value.expose().hash(&mut hasher);
+        }
+        hasher.finish()
+    }
+}
+
+/// What a failed start went by; `before` is what is known from before it, and `log` what it has written.
+pub fn premises(
+    place: &Place,
+    registry: &SharedRegistry,
+    id: SiteId,
+    before: Option<Premises>,
+    log: &[String],
+) -> Option<Premises> {
+    let row = row(place, registry, id).ok()?;
+    let before = before.unwrap_or_else(|| Premises::before(&row.site, row.fingerprint()));
+    Some(before.after(&row.site, log))
+}
+
+/// Whether a start would go by anything else now.
+pub fn is_different(
+    place: &Place,
+    registry: &SharedRegistry,
+    id: SiteId,
+    premises: &Premises,
+) -> bool {
+    let settings = row(place, registry, id).ok().map(|row| row.fingerprint());
+    premises.have_changed(settings)
 }
 
 fn row(place: &Place, registry: &SharedRegistry, id: SiteId) -> Result<Row, Unprepared> {

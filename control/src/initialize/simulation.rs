@@ -49,6 +49,7 @@ struct World {
     pending: Vec<Event>,
     open: BTreeMap<Visitor, Open>,
     looking: BTreeSet<Visitor>,
+    inspecting: BTreeSet<Visitor>,
     visitors: u64,
     files: BTreeSet<Generation>,
     processes: BTreeMap<Generation, Process>,
@@ -75,6 +76,7 @@ impl World {
             pending: Vec::new(),
             open: BTreeMap::new(),
             looking: BTreeSet::new(),
+            inspecting: BTreeSet::new(),
             visitors: 0,
             files: BTreeSet::new(),
             processes: BTreeMap::new(),
@@ -146,6 +148,7 @@ impl World {
                 }
             }
             Action::Look(visitor) => assert!(self.looking.insert(visitor)),
+            Action::Inspect(visitor) => assert!(self.inspecting.insert(visitor)),
             Action::Prepare(generation, socket) => {
                 if let Socket::Of(earlier) = socket {
                     assert!(!self.processes.contains_key(&earlier), "two on one socket");
@@ -290,6 +293,13 @@ impl World {
         self.deliver(Event::Looked(visitor, seen));
     }
 
+    fn inspect(&mut self) {
+        if let Some(visitor) = self.inspecting.pop_first() {
+            let changed = self.dice.roll(2) == 0;
+            self.deliver(Event::Inspected(visitor, changed));
+        }
+    }
+
     fn launch(&mut self) {
         let waiting = self
             .files
@@ -361,7 +371,7 @@ impl World {
 
     fn adversary(&mut self) {
         let elapsed = Duration::from_millis(self.dice.roll(3000) as u64);
-        match self.dice.roll(30) {
+        match self.dice.roll(31) {
             0..=4 => {
                 let visit = Visit {
                     sent: self.dice.roll(4) == 0,
@@ -373,6 +383,7 @@ impl World {
             }
             5 | 6 => self.finish_preparing(false),
             7 => self.look(),
+            27 => self.inspect(),
             8 | 9 => self.launch(),
             10 | 11 => self.become_ready(),
             12 => self.end_some_process(),
@@ -494,6 +505,7 @@ impl World {
             self.emperor = true;
             self.finish_preparing(true);
             self.look();
+            self.inspect();
             self.launch();
             self.become_ready();
             let told = self
@@ -527,8 +539,10 @@ impl World {
                 self.machine.shown(),
                 Shown::Asleep | Shown::Failing(_) | Shown::Running(_)
             );
-            let empty =
-                self.looking.is_empty() && self.preparing.is_empty() && self.open.is_empty();
+            let empty = self.looking.is_empty()
+                && self.inspecting.is_empty()
+                && self.preparing.is_empty()
+                && self.open.is_empty();
             let quiet = self.sockets.values().all(|queue| *queue == 0);
             let alone = self.sockets.len() <= 1 && self.processes.len() <= 1;
             if idle && empty && quiet && alone {

@@ -174,6 +174,8 @@ pub enum Event {
     Ordered(Visitor, Order),
     /// The answer to [`Action::Look`].
     Looked(Visitor, Seen),
+    /// The answer to [`Action::Inspect`]: whether anything has changed.
+    Inspected(Visitor, bool),
     /// The answer to [`Action::Prepare`]: everything is there but the vassal file.
     Prepared(Generation),
     /// The other answer to [`Action::Prepare`].
@@ -227,6 +229,8 @@ pub enum Action {
     Answer(Visitor, Answer),
     /// Find out whether the site's name leads to the held socket and whether its queue is full.
     Look(Visitor),
+    /// Find out whether anything has changed that may let the site start now: its files or its settings, since its last start failed.
+    Inspect(Visitor),
     /// As soon as the machine bears it ([`Event::Admitted`]): read the site's row; make its log directory and its notice pipe; get the socket.
     Prepare(Generation, Socket),
     /// Write the vassal file unless it is there, and wake the Emperor.

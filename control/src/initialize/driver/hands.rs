@@ -13,6 +13,7 @@ use tokio::time::timeout;
 
 use super::super::held::{Held, remove_if_there};
 use super::super::launching::Grant;
+use super::super::machine::Shown;
 use super::super::notice::{Notice, Notices};
 use super::super::prepare::{Prepared, Unprepared, prepare};
 use super::super::words::{Action, Deadline, Event, Failure, Generation, Reason, Socket};
@@ -40,6 +41,7 @@ impl Driver {
                 let held = self.held(site, generation)?;
                 return Some(Event::Looked(visitor, held.look()));
             }
+            Action::Inspect(visitor) => return self.inspect(site, visitor),
             Action::Prepare(generation, socket) => self.prepare(site, generation, socket),
             Action::Start(generation) => return self.start(site, generation),
             Action::Grant(generation) => {
@@ -51,6 +53,7 @@ impl Driver {
             Action::Publish(generation) => {
                 tracing::info!(%site, %generation, "ready");
                 self.entry(site).failed = false;
+                self.entry(site).premises = None;
                 let life = self.life(site, generation);
                 life.since = Some(activity::now());
                 life.stop_draining();
@@ -346,6 +349,10 @@ impl Driver {
         );
         life.record.end(failure.map(|failure| failure.reason));
         self.note(site, &life.record);
+        let shown = self.sites.get(&site).map(|entry| entry.machine.shown());
+        if matches!(shown, Some(Shown::Failing(_))) {
+            self.recall_premises(site, &mut life);
+        }
         let late = Failure {
             reason: Reason::Restarting,
             generation,

@@ -6,7 +6,7 @@ use super::super::words::{
     Action, Answer, Deadline, Failure, Generation, Now, Reason, Socket, Visitor,
 };
 use super::reload::answers;
-use super::{Machine, Phase, Start, State, Then};
+use super::{Fault, Machine, Phase, Start, State, Then};
 
 /// How processes ended.
 #[derive(Clone, Copy, Debug)]
@@ -48,6 +48,7 @@ impl Machine {
                 self.stop_for_good(Then::Sleep, actions);
             }
             State::Running { .. } => {
+                self.forgive();
                 let reloaders = self.give_reload_up(actions);
                 actions.extend(answers(reloaders, Answer::Asleep));
                 self.stop(Then::Sleep, vec![visitor], actions);
@@ -57,7 +58,7 @@ impl Machine {
                     reason: Reason::Restarting,
                     generation: start.generation,
                 };
-                self.fail(failure, Duration::ZERO, now, actions);
+                self.fail(failure, Fault::Nobodys, now, actions);
                 // As far as it had come, it is stopping now, or gone.
                 self.stop_ordered(visitor, now, actions);
             }
@@ -67,13 +68,19 @@ impl Machine {
     /// The Emperor, or uWSGI itself, has told the processes to end: nothing is left to wait for.
     pub(super) fn stop_announced(&mut self, of: Generation, now: Now, actions: &mut Vec<Action>) {
         match &self.state {
-            State::Running { generation, .. } if *generation == of => {
-                self.early_crashes = 0;
-                self.stop(Then::Sleep, Vec::new(), actions);
+            State::Running {
+                generation, since, ..
+            } if *generation == of => {
+                // The site can say so, too, and again and again. uWSGI's own idle time is not shorter than this.
+                let quick = now.monotonic.saturating_sub(*since) < self.limits.pause;
+                let then = match quick && self.count_end(true, *since, now) {
+                    true => Then::Release(self.crashing(of, now)),
+                    false => Then::Sleep,
+                };
+                self.stop(then, Vec::new(), actions);
             }
             _ => {}
         }
-        let _ = now;
         self.drained(of, actions);
     }
 
@@ -85,12 +92,13 @@ impl Machine {
         match &self.state {
             State::Running { generation, .. } => {
                 let failure = disabled(*generation);
+                self.forgive();
                 let reloaders = self.give_reload_up(actions);
                 actions.extend(answers(reloaders, Answer::Unavailable(failure)));
                 self.stop(Then::Release(failure), Vec::new(), actions);
             }
             State::Starting { start, .. } => {
-                self.fail(disabled(start.generation), Duration::ZERO, now, actions);
+                self.fail(disabled(start.generation), Fault::Nobodys, now, actions);
             }
             State::Stopping { generation, .. } => {
                 self.stop_for_good(Then::Release(disabled(*generation)), actions);
@@ -131,7 +139,7 @@ impl Machine {
                 self.start_failed(
                     failure,
                     Answer::Unavailable(failure),
-                    Duration::ZERO,
+                    Fault::Nobodys,
                     now,
                     actions,
                 );
@@ -173,7 +181,11 @@ impl Machine {
             reason: end.cause,
             generation,
         };
-        self.fail(failure, self.limits.pause, now, actions);
+        let fault = match end.emperor {
+            true => Fault::Sites,
+            false => Fault::Machines,
+        };
+        self.fail(failure, fault, now, actions);
     }
 
     fn stopped(&mut self, queued: bool, now: Now, actions: &mut Vec<Action>) {
@@ -205,6 +217,26 @@ impl Machine {
         }
     }
 
+    /// Whether early ends are a habit by now.
+    fn count_end(&mut self, emperor: bool, since: Duration, now: Now) -> bool {
+        if !emperor || now.monotonic.saturating_sub(since) >= self.limits.steady {
+            self.forgive();
+        } else {
+            self.early_crashes = self.early_crashes.saturating_add(1);
+        }
+        self.early_crashes > self.limits.early_crashes
+    }
+
+    /// It is not restarted at once any more.
+    fn crashing(&mut self, generation: Generation, now: Now) -> Failure {
+        let failure = Failure {
+            reason: Reason::Crashing,
+            generation,
+        };
+        self.hold_back(failure, Fault::Sites, now);
+        failure
+    }
+
     fn crashed(&mut self, end: End, now: Now, actions: &mut Vec<Action>) {
         let State::Running {
             generation, since, ..
@@ -213,22 +245,12 @@ impl Machine {
             return;
         };
         let waiting = self.give_reload_up(actions);
-        let steady = now.monotonic.saturating_sub(since) >= self.limits.steady;
-        self.early_crashes = if !end.emperor || steady {
-            0
-        } else {
-            self.early_crashes.saturating_add(1)
-        };
         actions.push(Action::Forget(generation));
-        if self.early_crashes > self.limits.early_crashes {
-            let failure = Failure {
-                reason: Reason::Crashing,
-                generation,
-            };
+        if self.count_end(end.emperor, since, now) {
+            let failure = self.crashing(generation, now);
             actions.extend(answers(waiting, Answer::Unavailable(failure)));
             actions.push(Action::Withdraw(generation));
             actions.push(Action::Release(generation, Some(failure)));
-            self.failing = Some((failure, now.monotonic + self.limits.pause));
             self.state = State::Asleep;
         } else if end.emperor || end.queued || !waiting.is_empty() {
             self.begin(true, Socket::Of(generation), waiting, now, actions);
@@ -273,7 +295,7 @@ impl Machine {
         now: Now,
         actions: &mut Vec<Action>,
     ) {
-        let (pause, launch) = (self.limits.pause, self.limits.launch);
+        let launch = self.limits.launch;
         let Some(start) = self.start().filter(|start| start.generation == of) else {
             return;
         };
@@ -290,11 +312,15 @@ impl Machine {
             (Phase::Preparing, Deadline::Start) => Reason::NotPrepared,
             _ => return,
         };
+        let fault = match reason {
+            Reason::StartTimeout => Fault::Sites,
+            _ => Fault::Machines,
+        };
         let failure = Failure {
             reason,
             generation: of,
         };
-        self.start_failed(failure, Answer::Unavailable(failure), pause, now, actions);
+        self.start_failed(failure, Answer::Unavailable(failure), fault, now, actions);
     }
 
     /// Ends the start that there is, be it the site's or a reload's.
@@ -302,19 +328,19 @@ impl Machine {
         &mut self,
         failure: Failure,
         answer: Answer,
-        pause: Duration,
+        fault: Fault,
         now: Now,
         actions: &mut Vec<Action>,
     ) {
         match &self.state {
-            State::Starting { .. } => self.fail_with(failure, answer, pause, now, actions),
+            State::Starting { .. } => self.fail_with(failure, answer, fault, now, actions),
             State::Running { .. } => self.reload_failed(failure, answer, now, actions),
             State::Asleep | State::Stopping { .. } => {}
         }
     }
 
-    fn fail(&mut self, failure: Failure, pause: Duration, now: Now, actions: &mut Vec<Action>) {
-        self.fail_with(failure, Answer::Unavailable(failure), pause, now, actions);
+    fn fail(&mut self, failure: Failure, fault: Fault, now: Now, actions: &mut Vec<Action>) {
+        self.fail_with(failure, Answer::Unavailable(failure), fault, now, actions);
     }
 
     /// Ends a start: whoever waits is told, here and in the queue.
@@ -322,7 +348,7 @@ impl Machine {
         &mut self,
         failure: Failure,
         answer: Answer,
-        pause: Duration,
+        fault: Fault,
         now: Now,
         actions: &mut Vec<Action>,
     ) {
@@ -335,7 +361,7 @@ impl Machine {
         else {
             return;
         };
-        self.failing = (!pause.is_zero()).then(|| (failure, now.monotonic + pause));
+        self.hold_back(failure, fault, now);
         actions.extend(answers(waiting, answer));
         if public {
             actions.push(Action::Withdraw(generation));

@@ -15,7 +15,7 @@ impl Machine {
     pub(super) fn idle(&mut self, of: Generation, actions: &mut Vec<Action>) {
         if matches!(self.state, State::Running { generation, reload: None, .. } if generation == of)
         {
-            self.early_crashes = 0;
+            self.forgive();
             actions.push(Action::Withdraw(of));
             actions.push(Action::Drain(of));
             self.state = State::Stopping {

@@ -31,7 +31,7 @@ impl Reload {
 
 impl Machine {
     pub(super) fn reload_ordered(&mut self, visitor: Visitor, now: Now, actions: &mut Vec<Action>) {
-        self.early_crashes = 0;
+        self.forgive();
         let was_failing = self.failing.take().is_some();
         match &mut self.state {
             // What failed is tried again, so that the operator learns whether it is repaired.
