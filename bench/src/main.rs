@@ -2,6 +2,7 @@
 
 mod machine;
 mod nanoseconds;
+mod placement;
 mod plot;
 mod results;
 mod routing;
@@ -28,6 +29,8 @@ enum Name {
     Routing(routing::Arguments),
     /// From a visit of a sleeping site to its first answer, against uWSGI started by hand (promise W1).
     Wake(wake::Arguments),
+    /// How even the load is and who moves: our placement, modulo, ketama, Maglev (promise R3).
+    Placement(placement::Arguments),
     /// What choosing a backend costs (promise R2).
     Choose(nanoseconds::Arguments),
     /// What a look-up in a table of a million sites costs (promise R2).
@@ -38,6 +41,7 @@ fn main() -> ExitCode {
     let done = match Bench::parse().name {
         Name::Routing(arguments) => routing::run(&arguments),
         Name::Wake(arguments) => wake::run(&arguments),
+        Name::Placement(arguments) => placement::run(&arguments),
         Name::Choose(arguments) => nanoseconds::run(nanoseconds::CHOOSE, &arguments),
         Name::Table(arguments) => nanoseconds::run(nanoseconds::TABLE, &arguments),
     };
