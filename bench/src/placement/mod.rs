@@ -29,11 +29,14 @@ pub struct Arguments {
     backends: Vec<usize>,
 }
 
+/// From a site to its backend.
+type Place = Box<dyn FnMut(&[u8]) -> usize>;
+
 /// A way to place.
 struct Way {
     name: &'static str,
-    /// From the weights of the backends to the backend of any site. None: it knows no weights.
-    place: fn(&[Backend]) -> Box<dyn FnMut(&[u8]) -> usize>,
+    /// Gets ready for these backends.
+    place: fn(&[Backend]) -> Place,
     knows_weights: bool,
 }
 
@@ -73,7 +76,7 @@ const WAYS: [Way; 4] = [
     },
 ];
 
-fn ours(backends: &[Backend], method: Method) -> Box<dyn FnMut(&[u8]) -> usize> {
+fn ours(backends: &[Backend], method: Method) -> Place {
     let candidates = backends.iter().map(|backend| Candidate {
         key: backend.address.as_bytes(),
         weight: Weight::new(backend.weight).unwrap_or_default(),
