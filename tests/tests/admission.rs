@@ -19,7 +19,10 @@ const MEMORY_OF_A_START: u64 = 64 << 20;
 
 fn options(waking: &str) -> Options {
     Options {
-        backend: format!("workers = 1\nidle = \"1h\"\n\n[waking]\n{waking}"),
+        // All sites are one user's: more than one may have by default.
+        backend: format!(
+            "workers = 1\nidle = \"1h\"\n\n[limits]\nprocesses = 2000\nmemory = \"16g\"\n\n[waking]\n{waking}"
+        ),
         ..Options::default()
     }
 }
