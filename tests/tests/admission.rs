@@ -21,8 +21,10 @@ fn options(waking: &str) -> Options {
     Options {
         // All sites are one user's: more than one may have by default.
         backend: format!(
-            "workers = 1\nidle = \"1h\"\n\n[limits]\nprocesses = 2000\nmemory = \"16g\"\n\n[waking]\n{waking}"
+            "workers = 1\nidle = \"1h\"\nstart_timeout = \"120s\"\n\n[limits]\nprocesses = 2000\nmemory = \"16g\"\n\n[waking]\n{waking}"
         ),
+        // A busy machine may take a while for all of them.
+        balancer: "read_timeout = \"120s\"\n".to_owned(),
         ..Options::default()
     }
 }
@@ -55,7 +57,7 @@ fn watch_memory(emperor: u32, over: &Arc<AtomicBool>) -> thread::JoinHandle<u64>
         let mut most = 0;
         while !over.load(Ordering::SeqCst) {
             most = most.max(process::memory(&process::descendants(emperor)));
-            thread::sleep(Duration::from_millis(300));
+            thread::sleep(Duration::from_secs(1));
         }
         most
     })
