@@ -1,5 +1,6 @@
 //! Measures what PROMISES.md promises, always against a rival in the same run. Everything it talks to is on loopback.
 
+mod density;
 mod machine;
 mod nanoseconds;
 mod placement;
@@ -31,6 +32,8 @@ enum Name {
     Wake(wake::Arguments),
     /// How even the load is and who moves: our placement, modulo, ketama, Maglev (promise R3).
     Placement(placement::Arguments),
+    /// What sites that are awake cost beside very many asleep, and how fast one wakes then.
+    Density(density::Arguments),
     /// What choosing a backend costs (promise R2).
     Choose(nanoseconds::Arguments),
     /// What a look-up in a table of a million sites costs (promise R2).
@@ -42,6 +45,7 @@ fn main() -> ExitCode {
         Name::Routing(arguments) => routing::run(&arguments),
         Name::Wake(arguments) => wake::run(&arguments),
         Name::Placement(arguments) => placement::run(&arguments),
+        Name::Density(arguments) => density::run(&arguments),
         Name::Choose(arguments) => nanoseconds::run(nanoseconds::CHOOSE, &arguments),
         Name::Table(arguments) => nanoseconds::run(nanoseconds::TABLE, &arguments),
     };
