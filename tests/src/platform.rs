@@ -5,6 +5,7 @@ use std::io::{BufReader, Write};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::time::Duration;
 
 use rustix::fs::{FlockOperation, flock};
 use rustix::process::Signal;
@@ -277,6 +278,8 @@ impl<'r> Platform<'r> {
     pub fn daemon_status(&self, backend: u16) -> Option<serde_json::Value> {
         let socket = self.backend(backend).join("run/paas/control.sock");
         let mut stream = UnixStream::connect(socket).ok()?;
+        // `up` holds the socket while no daemon runs.
+        stream.set_read_timeout(Some(Duration::from_secs(2))).ok()?;
         stream
             .write_all(&Request::get("paas", "/status").to_bytes())
             .ok()?;
@@ -346,6 +349,23 @@ impl<'r> Platform<'r> {
             platform: self,
             backend,
             lock,
+        }
+    }
+
+    /// Kills a backend's daemon, as in the middle of an upgrade: `up` holds its socket, and starts the next one not before
+    /// [`BetweenDaemons::end`].
+    pub fn between_daemons(&self, backend: u16) -> BetweenDaemons<'_> {
+        self.signal_up(Signal::STOP);
+        self.end_daemon(backend, Signal::KILL);
+        BetweenDaemons {
+            platform: self,
+            backend,
+        }
+    }
+
+    fn signal_up(&self, signal: Signal) {
+        if let Some(up) = &self.process {
+            up.signal(signal);
         }
     }
 
@@ -527,6 +547,30 @@ impl DaemonGap<'_> {
     /// Lets `up` start a daemon again, and waits until it answers.
     pub fn end(self) {
         drop(self.lock);
+        self.platform.wait_for_daemon(self.backend);
+    }
+}
+
+/// The time between two daemons of a backend.
+#[derive(Debug)]
+#[must_use]
+pub struct BetweenDaemons<'p> {
+    platform: &'p Platform<'p>,
+    backend: u16,
+}
+
+impl BetweenDaemons<'_> {
+    /// How many questions wait for the next daemon.
+    #[must_use]
+    pub fn questions(&self) -> usize {
+        // The kernel remembers the name that it was bound by.
+        let run = self.platform.backend(self.backend).join("run/paas");
+        process::queue_length(&run.join("control.new"))
+    }
+
+    /// Lets `up` start a daemon, and waits until it answers.
+    pub fn end(self) {
+        self.platform.signal_up(Signal::CONT);
         self.platform.wait_for_daemon(self.backend);
     }
 }
