@@ -16,6 +16,7 @@ use tokio::net::UnixListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 
+use crate::allowance;
 use crate::change::Changer;
 use crate::drain;
 use crate::emperor::{self, Alarm, EmperorError, Stats};
@@ -249,6 +250,12 @@ async fn start_waking(
         settings.backend.logs,
         registry.clone(),
         driver.clone(),
+    ));
+    tokio::spawn(allowance::keep(
+        place.clone(),
+        settings.name.clone(),
+        registry.clone(),
+        follower.clone(),
     ));
     tokio::spawn(heed(place, registry, follower.clone(), driver.clone()));
     let launchers = listen(&paths.launch_socket(), 0o600, None)?;

@@ -2,6 +2,7 @@
 //! (`sync` into the table, `render` into configuration), the command line (`cli`) and the daemon.
 //!
 //! `model`, `escape` and `render` are pure: no clock, no file, no network.
+pub mod allowance;
 pub mod cgroup;
 pub mod change;
 pub mod cli;

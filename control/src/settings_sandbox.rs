@@ -62,7 +62,7 @@ impl Checked<'_> {
         let blocks = |key, blocks: Vec<String>| -> Result<Vec<Network>, SettingsError> {
             blocks
                 .iter()
-                .map(|block| self.check(key, Network::parse(block)))
+                .map(|block| self.check(key, v4_block(block)))
                 .collect()
         };
         let shown = raw
@@ -95,6 +95,19 @@ impl Checked<'_> {
             },
             tarpit: limits.tarpit.unwrap_or(Cpu::constant(5)),
         })
+    }
+}
+
+/// Sites have no other addresses.
+fn v4_block(text: &str) -> Result<Network, Invalid> {
+    let block = Network::parse(text)?;
+    match text.contains(':') {
+        true => Err(Invalid::new(
+            "an IPv4 address block",
+            text,
+            "sites have no IPv6, so there is nothing to open or close",
+        )),
+        false => Ok(block),
     }
 }
 

@@ -35,16 +35,17 @@ impl Message {
         Message(bytes)
     }
 
-    /// A pair of devices, both switched on: `name` here, `inner` in the namespace that `namespace` is open on.
+    /// A pair of devices: `name` here and switched on, `inner` in the namespace that `namespace` is open on. That one is
+    /// switched on later: while the kernel makes it, it has nobody on the other end yet, and refuses.
     pub fn pair(name: &str, index: u32, inner: &str, inner_index: u32, namespace: i32) -> Message {
         let mut message = Message::new(NEW_LINK, REQUEST_ACK | CREATE_EXCLUSIVE);
-        message.link(index);
+        message.link(index, UP);
         message.text(3, name);
         message.nested(18, |info| {
             info.attribute(1, b"veth");
             info.nested(2, |data| {
                 data.nested(1, |peer| {
-                    peer.link(inner_index);
+                    peer.link(inner_index, 0);
                     peer.text(3, inner);
                     peer.attribute(28, &namespace.to_ne_bytes());
                 });
@@ -56,7 +57,7 @@ impl Message {
     /// Switches a device on.
     pub fn up(index: u32) -> Message {
         let mut message = Message::new(NEW_LINK, REQUEST_ACK);
-        message.link(index);
+        message.link(index, UP);
         message.closed()
     }
 
@@ -87,9 +88,9 @@ impl Message {
     }
 
     /// `struct ifinfomsg`
-    fn link(&mut self, index: u32) {
+    fn link(&mut self, index: u32, flags: u32) {
         self.0.extend([0; 4]);
-        for number in [index, UP, UP] {
+        for number in [index, flags, flags] {
             self.0.extend(number.to_ne_bytes());
         }
     }

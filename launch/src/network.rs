@@ -71,6 +71,7 @@ impl Network {
         )?;
         let mut inner = Route::open()?;
         inner.done(&Message::up(1), "switch the loopback on")?;
+        inner.done(&Message::up(INSIDE), "switch the site's device on")?;
         inner.done(
             &Message::address(INSIDE, own, gateway),
             "give the site an address",

@@ -1,11 +1,8 @@
 //! The whole platform on this machine: `paasctl up` with its balancer and backends, as an operator runs it.
 
 use std::fs;
-use std::io::{BufReader, Write};
-use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::time::Duration;
 
 use rustix::fs::{FlockOperation, flock};
 use rustix::process::Signal;
@@ -276,15 +273,7 @@ impl<'r> Platform<'r> {
     /// What a backend's daemon says of itself, if it answers.
     #[must_use]
     pub fn daemon_status(&self, backend: u16) -> Option<serde_json::Value> {
-        let socket = self.backend(backend).join("run/paas/control.sock");
-        let mut stream = UnixStream::connect(socket).ok()?;
-        // `up` holds the socket while no daemon runs.
-        stream.set_read_timeout(Some(Duration::from_secs(2))).ok()?;
-        stream
-            .write_all(&Request::get("paas", "/status").to_bytes())
-            .ok()?;
-        let answer = Response::read(&mut BufReader::new(stream), false).ok()?;
-        serde_json::from_slice(&answer.body).ok()
+        process::ask_daemon(&self.backend(backend).join("run/paas/control.sock"))
     }
 
     /// The uid of the user who owns the tests' sites.

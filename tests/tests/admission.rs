@@ -62,6 +62,15 @@ fn watch_memory(emperor: u32, over: &Arc<AtomicBool>) -> thread::JoinHandle<u64>
 fn two_hundred_sleeping_sites_at_once_all_answer_and_start_a_few_at_a_time() {
     let root = Root::new();
     let platform = Platform::with(&root, options(""));
+    // All are one user's here.
+    platform.paasctl().ok(&[
+        "set-user",
+        "owner",
+        "--processes",
+        "2000",
+        "--memory",
+        "16g",
+    ]);
     let sites = platform.recorders((0..200).map(|number| format!("s{number}.test")));
     let emperor = platform.emperor("b1").pid;
     let over = Arc::new(AtomicBool::new(false));

@@ -159,34 +159,26 @@ impl Groups {
     }
 
     /// How many processes of a generation the kernel has killed because its memory, or its user's, was used up.
-    pub fn killed_for_memory(&self, uid: u32, leaf: &str) -> u64 {
-        let count = match self.version {
-            Version::One => v1::killed_for_memory(
-                &self
-                    .mount
-                    .join("memory")
-                    .join(&self.name)
-                    .join(user_name(uid))
-                    .join(leaf),
-            ),
-            Version::Two => {
-                v2::killed_for_memory(&self.mount.join(&self.name).join(user_name(uid)).join(leaf))
-            }
+    pub fn killed_for_memory(&self, leaf: &str) -> u64 {
+        let tree = match self.version {
+            Version::One => self.mount.join(v1::MEMORY).join(&self.name),
+            Version::Two => self.mount.join(&self.name),
         };
-        // A group that is gone has killed nobody any more.
-        count.unwrap_or(0)
+        let count = |user: PathBuf| match self.version {
+            Version::One => v1::killed_for_memory(&user.join(leaf)),
+            Version::Two => v2::killed_for_memory(&user.join(leaf)),
+        };
+        // A group that is not there has killed nobody, or nobody any more.
+        let users = directories(&tree).unwrap_or_default();
+        users.into_iter().filter_map(|user| count(user).ok()).sum()
     }
 
-    /// Removes every group without processes that is not `wanted` (asked with the generation's name), then users without any.
-    pub fn tidy(&self, wanted: &dyn Fn(&str) -> bool) -> io::Result<()> {
+    /// Removes every group without processes that is not `wanted` (asked with the generation's directory), then users without any.
+    pub fn tidy(&self, wanted: &dyn Fn(&Path) -> bool) -> io::Result<()> {
         for tree in self.trees() {
             for user in directories(&tree)? {
                 for leaf in directories(&user)? {
-                    let name = leaf
-                        .file_name()
-                        .and_then(|name| name.to_str())
-                        .unwrap_or_default();
-                    if !wanted(name) {
+                    if !wanted(&leaf) {
                         // Busy as long as a process lives there: then later.
                         let _ = fs::remove_dir(&leaf);
                     }

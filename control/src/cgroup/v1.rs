@@ -10,7 +10,9 @@ use super::{PERIOD, directories, put, quota};
 use crate::model::Limits;
 
 /// The trees that are used, by the names of their directories (`cpu` may be a link to `cpu,cpuacct`).
-pub(super) const TREES: [&str; 4] = ["memory", "pids", "cpu", CPU_TIME];
+pub(super) const TREES: [&str; 4] = [MEMORY, "pids", "cpu", CPU_TIME];
+/// The tree that bounds memory, and tells whom that has killed.
+pub(super) const MEMORY: &str = "memory";
 /// The tree that counts.
 pub(super) const CPU_TIME: &str = "cpuacct";
 

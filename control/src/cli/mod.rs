@@ -6,6 +6,7 @@ mod backend;
 mod domain;
 mod env;
 mod life;
+mod limits;
 mod logs;
 mod machine;
 mod moves;
@@ -71,7 +72,7 @@ pub enum Command {
     ListUsers(Format),
     /// Show a user and the user's sites.
     ShowUser(user::Show),
-    /// Rename a user.
+    /// Rename a user, or limit what the user's processes may have.
     SetUser(user::Set),
     /// Remove a user; the uid is never used again.
     RemoveUser(user::Remove),
@@ -97,7 +98,7 @@ pub enum Command {
     ListSites(site::List),
     /// Show a site.
     ShowSite(site::Show),
-    /// Change a site: its owner, directory, entry point ...
+    /// Change a site: its owner, directory, entry point, limits ...
     SetSite(Box<site::Set>),
     /// Wake a site, and forget its earlier failures.
     StartSite(life::Order),
@@ -149,7 +150,7 @@ pub enum Command {
     Render(render::Render),
     /// Run the daemon: keep the table up to date, wake sites.
     Serve(serve::Serve),
-    /// Run the whole platform on this machine in the foreground.
+    /// Run a whole platform on this machine in the foreground; or one machine, if the root is that of one.
     Up(up::Up),
 }
 

@@ -1,5 +1,6 @@
 //! `list-sites`, `show-site`, `set-site`, `remove-site`; `add-site` is in `add_site.rs`.
 use super::domain::site_of;
+use super::limits::{self, Limited};
 use super::machine::{Concerns, Machine};
 use super::output::{Table, facts, json, or_empty};
 use super::tuning::{self, Tuning};
@@ -36,7 +37,7 @@ pub struct Show {
 /// Arguments of `set-site`: what is not named stays.
 #[derive(Debug, clap::Args)]
 #[command(group = clap::ArgGroup::new("what").required(true).multiple(true).args(["user", "dir", "entry", "command", "venv", "no_venv", "idle", "no_idle", "enabled", "pin", "no_pin",
-    "workers", "threads", "cheaper", "harakiri", "max_requests", "buffer_size", "post_buffering", "statics", "no_static"]))]
+    "workers", "threads", "cheaper", "harakiri", "max_requests", "buffer_size", "post_buffering", "statics", "no_static"]).args(limits::ARGUMENTS))]
 pub struct Set {
     /// Any domain of the site.
     #[arg(value_parser = parse_domain)]
@@ -79,6 +80,8 @@ pub struct Set {
     /// Leave the requests below this URL to the application again; may be repeated.
     #[arg(long, value_name = "URL")]
     no_static: Vec<UrlPrefix>,
+    #[command(flatten)]
+    limits: Limited,
 }
 
 /// Arguments of `remove-site`.
@@ -232,11 +235,17 @@ pub(super) fn show(
         uid: Option<u32>,
         domains: Vec<String>,
         socket: String,
+        limits: limits::Shown,
     }
     let mut registry = machine.registry()?;
     let view = registry.view()?;
     let site = site_of(&*view, &arguments.domain)?;
+    let of_user = view.user_limits(&site.user)?;
     let whole = Whole {
+        limits: limits::Shown::new(
+            &view.site_limits(site.id)?,
+            &of_user.or(&machine.settings.sandbox.limits),
+        ),
         uid: view.user(&site.user)?.map(|user| user.uid.get()),
         domains: view
             .domains(site.id)?
@@ -287,6 +296,7 @@ pub(super) fn show(
         ("socket", whole.socket),
     ];
     shown.extend(tuning::shown(&settings));
+    shown.extend(whole.limits.facts());
     facts(out, &shown)
 }
 
@@ -301,7 +311,8 @@ pub(super) fn set(machine: &Machine, arguments: Set, out: &mut dyn Write) -> Res
         || arguments.idle.is_some()
         || arguments.no_idle
         || arguments.tuning.is_any()
-        || !arguments.no_static.is_empty();
+        || !arguments.no_static.is_empty()
+        || arguments.limits.is_any();
     machine.edit(Concerns::Table, |edit| {
         let mut site = site_of(edit, &domain)?;
         if let Some(backend) = &arguments.pin {
@@ -326,7 +337,12 @@ pub(super) fn set(machine: &Machine, arguments: Set, out: &mut dyn Write) -> Res
             .apply(site.settings, &arguments.no_static)?;
         site.settings.suit(&site.application)?;
         site.enabled = arguments.enabled.unwrap_or(site.enabled);
-        Ok(edit.set_site(&site)?)
+        edit.set_site(&site)?;
+        if arguments.limits.is_any() {
+            let limits = arguments.limits.apply(edit.site_limits(site.id)?);
+            edit.set_site_limits(site.id, &limits)?;
+        }
+        Ok(())
     })?;
     writeln!(out, "set site {domain}")?;
     if concerns_processes {

@@ -114,7 +114,7 @@ impl Tuning {
     }
 }
 
-fn set<T>(value: &mut Option<T>, typed: Option<Typed<T>>) {
+pub(super) fn set<T>(value: &mut Option<T>, typed: Option<Typed<T>>) {
     if let Some(typed) = typed {
         *value = typed.into_option();
     }

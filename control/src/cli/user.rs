@@ -1,8 +1,11 @@
 //! `add-user`, `list-users`, `show-user`, `set-user`, `remove-user`.
+use super::limits::{self, Limited};
 use super::machine::{Concerns, Machine};
 use super::output::{Table, facts, json};
+use super::tuning::{self, Typed};
 use super::{CliError, Format};
-use crate::model::{Uid, User, UserName};
+use crate::allowance;
+use crate::model::{Span, Uid, User, UserName};
 use crate::registry::{SiteFilter, View};
 use serde::Serialize;
 use std::io::Write;
@@ -27,13 +30,23 @@ pub struct Show {
     format: Format,
 }
 
-/// Arguments of `set-user`.
+/// Arguments of `set-user`: what is not named stays.
 #[derive(Debug, clap::Args)]
+#[command(group = clap::ArgGroup::new("what").required(true).multiple(true).args(["rename", "cpu_per_day"]).args(limits::ARGUMENTS))]
 pub struct Set {
     name: UserName,
     /// The name from now on.
-    #[arg(long = "rename", value_name = "NEW")]
-    name_to: UserName,
+    #[arg(long, value_name = "NEW")]
+    rename: Option<UserName>,
+    #[command(flatten)]
+    limits: Limited,
+    /// CPU time in a day (of UTC), on all machines; beyond it the user is slowed: 2h.
+    #[arg(
+        long,
+        value_name = "TIME",
+        help_heading = "Limits of its processes (`default` takes one back)"
+    )]
+    cpu_per_day: Option<Typed<Span>>,
 }
 
 /// Arguments of `remove-user`.
@@ -50,6 +63,8 @@ struct Shown<'a> {
     #[serde(flatten)]
     user: &'a User,
     sites: Vec<String>,
+    limits: limits::Shown,
+    cpu_used_today_s: f64,
 }
 
 pub(super) fn add(machine: &Machine, arguments: Add, out: &mut dyn Write) -> Result<(), CliError> {
@@ -91,28 +106,57 @@ pub(super) fn show(
         .user(&arguments.name)?
         .ok_or_else(|| CliError::missing("user", &arguments.name))?;
     let sites = sites_of(&*view, &user.name)?;
+    let limits = limits::Shown::new(
+        &view.user_limits(&user.name)?,
+        &machine.settings.sandbox.limits,
+    );
+    let used = view.cpu_used(user.uid, allowance::today())?;
     if arguments.format.json {
-        return json(out, &Shown { user: &user, sites });
+        let shown = Shown {
+            user: &user,
+            sites,
+            limits,
+            cpu_used_today_s: used.as_secs_f64(),
+        };
+        return json(out, &shown);
     }
-    facts(
-        out,
-        &[
-            ("name", user.name.to_string()),
-            ("uid", user.uid.to_string()),
-            ("sites", sites.join(" ")),
-        ],
-    )
+    let mut shown = vec![
+        ("name", user.name.to_string()),
+        ("uid", user.uid.to_string()),
+        ("sites", sites.join(" ")),
+    ];
+    shown.extend(limits.facts());
+    shown.push(limits.day());
+    shown.push(("cpu-used-today", format!("{}s", used.as_secs())));
+    facts(out, &shown)
 }
 
 pub(super) fn set(machine: &Machine, arguments: Set, out: &mut dyn Write) -> Result<(), CliError> {
+    let Set {
+        name,
+        rename,
+        limits,
+        cpu_per_day,
+    } = arguments;
     machine.edit(Concerns::Registry, |edit| {
-        Ok(edit.rename_user(&arguments.name, &arguments.name_to)?)
+        if limits.is_any() || cpu_per_day.is_some() {
+            let user = edit
+                .user(&name)?
+                .ok_or_else(|| CliError::missing("user", &name))?;
+            let mut limits = limits.apply(edit.user_limits(&user.name)?);
+            tuning::set(&mut limits.cpu_per_day, cpu_per_day);
+            edit.set_user_limits(&user.name, &limits)?;
+        }
+        if let Some(new) = &rename {
+            edit.rename_user(&name, new)?;
+        }
+        Ok(())
     })?;
-    Ok(writeln!(
-        out,
-        "user {} is {} now",
-        arguments.name, arguments.name_to
-    )?)
+    match rename {
+        Some(new) => writeln!(out, "user {name} is {new} now")?,
+        None => writeln!(out, "set user {name}")?,
+    }
+    Ok(())
 }
 
 pub(super) fn remove(

@@ -119,12 +119,10 @@ impl Failed {
         let log = incident.log.as_ref().map_or_else(Vec::new, |(log, from)| {
             lines(log, from.saturating_sub(BEFORE))
         });
-        let stopped = incident.reason == Reason::SiteStopped.word();
-        let reason = if stopped {
-            Reason::SiteStopped
-        } else {
-            diagnosis::of_request(&log.join("\n"))
-        };
+        // What the daemon could not know stands in the log.
+        let known =
+            Reason::of_word(&incident.reason).filter(|reason| *reason != Reason::SiteFailed);
+        let reason = known.unwrap_or_else(|| diagnosis::of_request(&log.join("\n")));
         Failed {
             id: incident.id.clone(),
             reason: reason.word().to_owned(),

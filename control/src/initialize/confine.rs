@@ -1,16 +1,19 @@
 //! What holds a site in on this machine: what the registry says of its user and of itself, control groups made for it, and the
 //! directories it sees, looked up. Blocking, as all of `prepare`.
 
+use std::collections::BTreeSet;
 use std::io;
-use std::net::IpAddr;
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use rustix::process::geteuid;
 
+use super::prepare::SharedRegistry;
 use crate::cgroup::Groups;
-use crate::model::{AbsolutePath, Domain, Limits, Network, User};
+use crate::model::{AbsolutePath, Domain, Limits, Network, Uid, User};
 use crate::outbound;
 use crate::paths::Paths;
+use crate::registry::RegistryError;
 use crate::sandbox::{self, Confinement, NotShown, Outbound, Sandbox};
 use crate::settings::{self, Settings};
 
@@ -25,12 +28,13 @@ pub struct Walls {
     settings: settings::Sandbox,
     root: bool,
     platform: Vec<PathBuf>,
-    interface: String,
-    nameservers: Vec<IpAddr>,
+    /// The way out of those that have one.
+    pub outbound: outbound::Outbound,
+    /// Users whose CPU time of the day is used up.
+    slowed: Mutex<BTreeSet<Uid>>,
 }
 
 /// Whose processes are to be held in, and where they come from.
-#[derive(Debug)]
 pub struct Inmate<'a> {
     /// The user.
     pub user: &'a User,
@@ -46,6 +50,8 @@ pub struct Inmate<'a> {
     pub venv: Option<&'a AbsolutePath>,
     /// The name of its control group.
     pub leaf: &'a str,
+    /// Where the platform's machines are known.
+    pub registry: &'a SharedRegistry,
 }
 
 /// Why a site cannot be held in.
@@ -57,11 +63,14 @@ pub enum Unconfined {
     /// Its control groups.
     #[error("cannot make its control groups: {0}")]
     Groups(io::Error),
+    /// The registry.
+    #[error(transparent)]
+    Registry(#[from] RegistryError),
     /// Its network.
     #[error(
         "it may connect to others, but this machine cannot let it: {0}; `paasctl doctor` says more"
     )]
-    Outbound(String),
+    Outbound(outbound::OutboundError),
 }
 
 impl Walls {
@@ -75,19 +84,38 @@ impl Walls {
             settings: settings.sandbox.clone(),
             root,
             platform: paths.private(),
-            interface: interface(paths),
-            nameservers: outbound::nameservers(&settings.sandbox),
+            outbound: outbound::Outbound::new(&settings.sandbox, interface(paths)),
+            slowed: Mutex::default(),
         }
     }
 
-    /// What a user has here of whom these limits are said.
-    pub fn of_user(&self, said: &Limits) -> Limits {
-        said.or(&self.settings.limits)
+    /// What a user has here, now, of whom these limits are said.
+    pub fn of_user(&self, uid: Uid, said: &Limits) -> Limits {
+        let limits = said.or(&self.settings.limits);
+        match self.slowed().contains(&uid) {
+            true => Limits {
+                cpu: Some(self.settings.tarpit),
+                ..limits
+            },
+            false => limits,
+        }
+    }
+
+    /// From now on the user has what is left when the CPU time of the day is used up, or has no longer. Whether that is new.
+    pub fn slow(&self, uid: Uid, slowed: bool) -> bool {
+        match slowed {
+            true => self.slowed().insert(uid),
+            false => self.slowed().remove(&uid),
+        }
+    }
+
+    fn slowed(&self) -> MutexGuard<'_, BTreeSet<Uid>> {
+        self.slowed.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Makes what it takes, and says what the launcher is to do.
     pub fn confine(&self, inmate: &Inmate<'_>) -> Result<Confinement, Unconfined> {
-        let user = self.of_user(inmate.user_limits);
+        let user = self.of_user(inmate.user.uid, inmate.user_limits);
         let site = inmate.site_limits.or(&user);
         if !self.root {
             return Ok(Confinement::none(&site));
@@ -114,11 +142,18 @@ impl Walls {
     fn sandbox(&self, inmate: &Inmate<'_>, limits: &Limits) -> Result<Sandbox, Unconfined> {
         let network = match limits.network {
             Some(Network::Outbound) => {
-                outbound::is_open(&self.interface).map_err(Unconfined::Outbound)?;
+                let outbound = &self.outbound;
+                let mut registry = inmate
+                    .registry
+                    .lock()
+                    .unwrap_or_else(PoisonError::into_inner);
+                outbound
+                    .ensure(&*registry.view()?)
+                    .map_err(Unconfined::Outbound)?;
                 Some(Outbound {
-                    range: self.settings.range,
-                    interface: self.interface.clone(),
-                    nameservers: self.nameservers.clone(),
+                    range: outbound.range,
+                    interface: outbound.interface.clone(),
+                    nameservers: outbound.nameservers.clone(),
                 })
             }
             _ => None,

@@ -54,7 +54,7 @@ const EXILE: u8 = 26;
 const KILL: u8 = 9;
 
 /// What a line of the log says, in the order of trust: the first that is found is the reason.
-const IN_THE_LOG: [(&str, Reason); 19] = [
+const IN_THE_LOG: [(&str, Reason); 22] = [
     ("MemoryError", Reason::OutOfMemory),
     ("Cannot allocate memory", Reason::OutOfMemory),
     ("can't start new thread", Reason::TooManyProcesses),
@@ -66,6 +66,16 @@ const IN_THE_LOG: [(&str, Reason); 19] = [
         "BlockingIOError: [Errno 11] Resource temporarily unavailable",
         Reason::TooManyProcesses,
     ),
+    // bubblewrap: what holds the site in takes processes, too.
+    (
+        "Creating new namespace failed: Resource temporarily unavailable",
+        Reason::TooManyProcesses,
+    ),
+    (
+        "Can't fork for pid 1: Resource temporarily unavailable",
+        Reason::TooManyProcesses,
+    ),
+    ("bwrap: ", Reason::NotLaunched),
     ("Python Home is not a directory", Reason::NoVirtualenv),
     ("No module named 'encodings'", Reason::NoVirtualenv),
     ("unable to get the locale encoding", Reason::NoVirtualenv),

@@ -127,6 +127,8 @@ struct Life {
     process: Option<Arc<Readable>>,
     /// The code its program has ended with, if its sandbox has told.
     ended: Option<i32>,
+    /// So many of its processes have been killed for their memory, as far as is told.
+    killed_for_memory: u64,
     listening: Option<JoinHandle<()>>,
     record: Record,
     /// How it is asked whether it works; known as soon as it is prepared or taken over.
@@ -218,10 +220,12 @@ impl Driver {
             let generation = found.adopted.generation();
             sites.entry(found.site).or_default().push(found.adopted);
             let record = Record::adopted(&self.place.history, found.site, generation);
+            let killed = self.killed_for_memory(found.site, generation);
             let protocol = found.probe.protocol;
             let life = self.life(found.site, generation);
             life.held = Some(found.held);
             life.record = record;
+            life.killed_for_memory = killed;
             life.probe = Some(found.probe);
             life.idle = Some(found.idle);
             // A command says nothing more once it has the site's name.

@@ -223,6 +223,7 @@ pub fn prepare(
         directory: &site.directory,
         venv: site.venv.as_ref(),
         leaf: &format!("{id}@{generation}"),
+        registry,
     })?;
 
     let log = logs.join(Kind::Server.file_name());

@@ -4,11 +4,12 @@ use super::machine::Machine;
 use super::program::Program;
 use crate::cgroup::Groups;
 use crate::client;
-use crate::initialize::confine::{CGROUPS, group_name};
+use crate::initialize::confine::{CGROUPS, group_name, interface};
+use crate::outbound;
 use crate::settings::Role;
 use crate::watch::Directory;
 use rustix::fs::inotify::WatchFlags;
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::{Pid, Signal, kill_process, kill_process_group};
 use std::fs::{self, OpenOptions};
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixListener;
@@ -37,6 +38,14 @@ struct Running<'a> {
     failures: u32,
 }
 
+impl Running<'_> {
+    /// The process group that it leads, while it runs.
+    fn group(&self) -> Option<Pid> {
+        let id = self.child.id()?;
+        i32::try_from(id).ok().and_then(Pid::from_raw)
+    }
+}
+
 /// Starts everything, calls `ready`, and goes on until SIGINT or SIGTERM.
 pub async fn run(machines: &[Machine], ready: impl FnOnce()) -> Result<(), UpError> {
     let system = |what| move |source| UpError::System { what, source };
@@ -60,6 +69,7 @@ pub async fn run(machines: &[Machine], ready: impl FnOnce()) -> Result<(), UpErr
             // Without root there are none, and an empty directory does no harm.
             let _ = groups.remove();
         }
+        outbound::remove(&interface(machine.settings.paths()));
     }
     outcome
 }
@@ -196,6 +206,7 @@ async fn appears(file: &Path) -> std::io::Result<()> {
 /// Starts again what ends, later and later if it does not hold.
 async fn watch(running: &mut [Running<'_>]) -> Result<(), UpError> {
     loop {
+        let groups: Vec<_> = running.iter().map(Running::group).collect();
         let (index, status) = first_end(running).await;
         let Some(ended_one) = running.get_mut(index) else {
             continue;
@@ -217,6 +228,10 @@ async fn watch(running: &mut [Running<'_>]) -> Result<(), UpError> {
         );
         if ended_one.failures >= HELD_FOR {
             ended_one.door = None;
+        }
+        // What it leaves behind would hold its sockets: nginx's workers go on without their master.
+        if let Some(group) = groups.get(index).copied().flatten() {
+            let _ = kill_process_group(group, Signal::KILL);
         }
         tokio::time::sleep(pause).await;
         if ended_one.door.is_none() {
@@ -289,12 +304,8 @@ async fn stop(mut running: Vec<Running<'_>>) {
 }
 
 fn ask(running: &Running<'_>, signal: Signal) {
-    let pid = running
-        .child
-        .id()
-        .and_then(|id| i32::try_from(id).ok())
-        .and_then(Pid::from_raw);
-    if let Some(pid) = pid {
+    // The leader's own number is that of its group.
+    if let Some(pid) = running.group() {
         let _ = kill_process(pid, signal);
     }
 }

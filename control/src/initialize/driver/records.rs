@@ -34,6 +34,8 @@ pub(super) struct Evidence {
     exit: Option<Exit>,
     /// What they wrote last.
     log: String,
+    /// The kernel killed one of them because there was no memory left for it.
+    no_memory: bool,
 }
 
 impl Default for Record {
@@ -68,7 +70,7 @@ impl Record {
         if self.start.end.is_some() {
             return;
         }
-        let Evidence { exit, log } = self.evidence.take().unwrap_or_default();
+        let Evidence { exit, log, .. } = self.evidence.take().unwrap_or_default();
         self.start.end = Some(End {
             at: unix_milliseconds(),
             reason: reason.map(|reason| reason.word().to_owned()),
@@ -133,6 +135,7 @@ impl Driver {
         };
         let log = life.record.start.log.as_ref();
         Evidence {
+            no_memory: self.killed_for_memory(site, generation) > life.killed_for_memory,
             exit: life
                 .ended
                 .map(Exit::of_code)
@@ -146,7 +149,10 @@ impl Driver {
     /// Takes the evidence down; answers what it points to.
     pub(super) fn settle(&mut self, site: SiteId, generation: Generation) -> Reason {
         let evidence = self.examine(site, generation);
-        let cause = diagnosis::of_end(evidence.exit, &evidence.log);
+        let cause = match evidence.no_memory {
+            true => Reason::OutOfMemory,
+            false => diagnosis::of_end(evidence.exit, &evidence.log),
+        };
         let entry = self.sites.get_mut(&site);
         let Some(life) = entry.and_then(|entry| entry.lives.get_mut(&generation)) else {
             return cause;
@@ -199,7 +205,9 @@ impl Driver {
         let log = life.and_then(|life| life.record.start.log.clone());
         let id = format!("{site}-{generation}-{unix}");
         entry.incident = Some((Instant::now(), id.clone()));
+        let killed = self.killed_for_memory(site, generation);
         let reason = match serving {
+            Some(_) if self.has_lost_to_memory(site, generation, killed) => Reason::OutOfMemory,
             Some(_) => Reason::SiteFailed,
             None => Reason::SiteStopped,
         };
@@ -213,6 +221,21 @@ impl Driver {
             },
         ));
         id
+    }
+
+    pub(super) fn killed_for_memory(&self, site: SiteId, generation: Generation) -> u64 {
+        let groups = self.place.walls.groups.as_ref();
+        groups.map_or(0, |groups| {
+            groups.killed_for_memory(&format!("{site}@{generation}"))
+        })
+    }
+
+    /// Whether there are more now than when it was asked last.
+    fn has_lost_to_memory(&mut self, site: SiteId, generation: Generation, killed: u64) -> bool {
+        let entry = self.sites.get_mut(&site);
+        entry
+            .and_then(|entry| entry.lives.get_mut(&generation))
+            .is_some_and(|life| std::mem::replace(&mut life.killed_for_memory, killed) < killed)
     }
 
     pub(super) fn remember(&self, site: SiteId, answer: oneshot::Sender<History>) {
