@@ -1,5 +1,6 @@
 //! Measures what PROMISES.md promises, always against a rival in the same run. Everything it talks to is on loopback.
 
+mod density;
 mod machine;
 mod nanoseconds;
 mod plot;
@@ -28,6 +29,8 @@ enum Name {
     Routing(routing::Arguments),
     /// From a visit of a sleeping site to its first answer, against uWSGI started by hand (promise W1).
     Wake(wake::Arguments),
+    /// What sites that are awake cost beside very many asleep, and how fast one wakes then.
+    Density(density::Arguments),
     /// What choosing a backend costs (promise R2).
     Choose(nanoseconds::Arguments),
     /// What a look-up in a table of a million sites costs (promise R2).
@@ -38,6 +41,7 @@ fn main() -> ExitCode {
     let done = match Bench::parse().name {
         Name::Routing(arguments) => routing::run(&arguments),
         Name::Wake(arguments) => wake::run(&arguments),
+        Name::Density(arguments) => density::run(&arguments),
         Name::Choose(arguments) => nanoseconds::run(nanoseconds::CHOOSE, &arguments),
         Name::Table(arguments) => nanoseconds::run(nanoseconds::TABLE, &arguments),
     };

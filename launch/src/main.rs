@@ -5,7 +5,8 @@
 //! 2. gets the site's listening socket and a few `key=value` lines, or nothing: then the vassal is not wanted, and it ends;
 //! 3. opens the site's log and notice pipe, enters what only root can enter (see `confinement`), and puts every descriptor in its
 //!    place (see `descriptors`);
-//! 4. becomes the site's user for good, and asks again to be killed with the Emperor, which becoming another user undid;
+//! 4. becomes the site's user for good, asks again to be killed with the Emperor, which becoming another user undid, and leaves a
+//!    process between the site and the Emperor's pipe (see `relay`);
 //! 5. becomes uWSGI, through bubblewrap (see `sandbox`), with an environment of its own making; or runs the site's own server and
 //!    stays with it (see `command`).
 //!
@@ -19,6 +20,7 @@ mod netlink;
 mod network;
 mod order;
 mod question;
+mod relay;
 mod sandbox;
 mod sys;
 mod user;
@@ -105,6 +107,9 @@ fn become_site(order: &Order, listener: OwnedFd, config: &[u8], pipe: i32, emper
             .map_err(|error| format!("cannot leave the vassal directory: {error}"))?;
         user::become_user(order)?;
         sys::die_with(emperor, descriptors::PIPE)?;
+        if sandbox.is_some() {
+            relay::put_between(descriptors::PIPE)?;
+        }
         let environment = environment::of(order, descriptors::PIPE);
         let (program, words) = match (sandbox.zip(opened.as_ref()), &order.program) {
             (Some((sandbox, opened)), program) => {

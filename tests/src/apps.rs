@@ -66,6 +66,83 @@ def application(environ, start_response):
     return [answer]
 "#;
 
+/// A server that speaks HTTP on descriptor 0, as small as one can be: it takes the same notes as the recorder and obeys the same
+/// files, and echoes websockets in capitals. While `notes/gap` exists, it does not look at a request for 20 ms after it accepted it.
+/// What it is doing when it is told to end is lost.
+pub const SERVER: &str = r#"
+import asyncio, base64, hashlib, os, signal, socket, sys
+
+HERE = os.path.dirname(os.path.abspath(__file__))
+FDS = ",".join(sorted(fd for fd in os.listdir("/proc/self/fd") if os.path.lexists("/proc/self/fd/" + fd)))
+
+def note(name, text):
+    file = os.open(os.path.join(HERE, "notes", name), os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666)
+    os.write(file, (text + "\n").encode())
+    os.close(file)
+
+def exists(name):
+    return os.path.exists(os.path.join(HERE, "notes", name))
+
+# Its number where it lives, when it began, and which namespace it lives in: together like no other's.
+with open("/proc/self/stat") as file:
+    ME = "%d-%s-%s" % (os.getpid(), file.read().rpartition(")")[2].split()[19], os.readlink("/proc/self/ns/pid"))
+
+note("starts", ME)
+if exists("broken"):
+    sys.exit("broken on purpose")
+
+async def answer(reader, writer):
+    try:
+        if exists("gap"):
+            await asyncio.sleep(0.02)
+        head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1")
+        method, path, _ = head.split("\r\n", 1)[0].split(" ", 2)
+        headers = {k.lower(): v for k, v in (line.split(": ", 1) for line in head.split("\r\n")[1:] if ": " in line)}
+        body = await reader.readexactly(int(headers.get("content-length", "0")))
+        probe = headers.get("user-agent") == "paas-probe"
+        seen = "%s %s %d %s" % (method, path, len(body), hashlib.md5(body).hexdigest())
+        if not probe:
+            note("requests", seen)
+        if path.startswith("/slow-"):
+            await asyncio.sleep(0.2)
+        if path == "/hold":
+            while not exists("go"):
+                await asyncio.sleep(0.005)
+        if path == "/exit":
+            os._exit(3)
+        if headers.get("upgrade") == "websocket":
+            key = headers["sec-websocket-key"] + "258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
+            accept = base64.b64encode(hashlib.sha1(key.encode()).digest()).decode()
+            writer.write(("HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+                          "Sec-WebSocket-Accept: %s\r\n\r\n" % accept).encode())
+            while data := await reader.read(4096):
+                writer.write(data.upper())
+                await writer.drain()
+            return
+        text = "%s %s\n" % (seen, headers.get("x-forwarded-proto"))
+        more = "X-Accel-Redirect: /secret\r\nX-Paas-Id: forged\r\n" if path == "/hostile" else ""
+        answer = "HTTP/1.1 200 OK\r\nContent-Length: %d\r\nX-Me: %s\r\nX-Uid: %d\r\nX-Env: %s\r\nX-Argv: %s\r\nX-Fds: %s\r\n%sConnection: close\r\n\r\n" % (
+            len(text), ME, os.getuid(), os.environ.get("GREETING"), " ".join(sys.argv[1:]),
+            FDS, more)
+        writer.write(answer.encode() + (b"" if method == "HEAD" else text.encode()))
+        await writer.drain()
+    except (asyncio.IncompleteReadError, ConnectionError):
+        pass
+    finally:
+        writer.close()
+
+async def main():
+    listener = socket.socket(fileno=0)
+    server = await asyncio.start_unix_server(answer, sock=listener)
+    stop = asyncio.Event()
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
+    await stop.wait()
+    note("stops", ME)
+    server.close()
+
+asyncio.run(main())
+"#;
+
 /// A recorder site's directory; see the notes it takes.
 #[derive(Clone, Debug)]
 pub struct Recorder {
@@ -79,7 +156,20 @@ impl Recorder {
     /// When that cannot be done.
     #[must_use]
     pub fn new(root: &Root, name: &str) -> Recorder {
-        root.write(format!("sites/{name}/app.py"), RECORDER);
+        Recorder::with(root, name, ("app.py", RECORDER))
+    }
+
+    /// The same with an HTTP server of its own, `server.py`.
+    ///
+    /// # Panics
+    /// As [`Recorder::new`].
+    #[must_use]
+    pub fn serving(root: &Root, name: &str) -> Recorder {
+        Recorder::with(root, name, ("server.py", SERVER))
+    }
+
+    fn with(root: &Root, name: &str, (file, text): (&str, &str)) -> Recorder {
+        root.write(format!("sites/{name}/{file}"), text);
         let site = Recorder {
             directory: root.join(format!("sites/{name}")),
         };

@@ -217,6 +217,16 @@ impl Connection {
             }
         }
     }
+
+    /// Reads so many bytes of another protocol.
+    ///
+    /// # Errors
+    /// The connection ends before.
+    pub fn receive_bytes(&mut self, count: usize) -> io::Result<Vec<u8>> {
+        let mut bytes = vec![0; count];
+        self.stream.read_exact(&mut bytes)?;
+        Ok(bytes)
+    }
 }
 
 /// A whole answer.

@@ -154,6 +154,20 @@ impl<'r> Platform<'r> {
         site
     }
 
+    /// As [`Platform::recorder_with`], a site that brings its own HTTP server.
+    ///
+    /// # Panics
+    /// When that is refused.
+    #[track_caller]
+    #[must_use]
+    pub fn serving_recorder(&self, domain: &str, more: &[&str]) -> Recorder {
+        let site = Recorder::serving(self.root, domain);
+        let mut arguments = vec!["--command", "/usr/bin/python3 server.py", "--no-check"];
+        arguments.extend_from_slice(more);
+        self.add_site(domain, site.directory(), &arguments);
+        site
+    }
+
     /// Adds many sites that write down what happens to them, all at once.
     ///
     /// # Panics

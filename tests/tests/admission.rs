@@ -19,7 +19,12 @@ const MEMORY_OF_A_START: u64 = 64 << 20;
 
 fn options(waking: &str) -> Options {
     Options {
-        backend: format!("workers = 1\nidle = \"1h\"\n\n[waking]\n{waking}"),
+        // All sites are one user's: more than one may have by default.
+        backend: format!(
+            "workers = 1\nidle = \"1h\"\nstart_timeout = \"120s\"\n\n[limits]\nprocesses = 2000\nmemory = \"16g\"\n\n[waking]\n{waking}"
+        ),
+        // A busy machine may take a while for all of them.
+        balancer: "read_timeout = \"120s\"\n".to_owned(),
         ..Options::default()
     }
 }
@@ -52,7 +57,7 @@ fn watch_memory(emperor: u32, over: &Arc<AtomicBool>) -> thread::JoinHandle<u64>
         let mut most = 0;
         while !over.load(Ordering::SeqCst) {
             most = most.max(process::memory(&process::descendants(emperor)));
-            thread::sleep(Duration::from_millis(300));
+            thread::sleep(Duration::from_secs(1));
         }
         most
     })

@@ -7,79 +7,10 @@ use std::path::PathBuf;
 use std::thread;
 use std::time::Duration;
 
+use paas_tests::apps::SERVER;
 use paas_tests::process::{self, Seen};
 use paas_tests::{Platform, Request, Root, wait};
 use rustix::process::Signal;
-
-/// An asyncio server on descriptor 0, as small as one can be: it notes what it runs, holds, fails, and echoes websockets.
-const SERVER: &str = r#"
-import asyncio, base64, hashlib, os, signal, socket, sys
-
-HERE = os.path.dirname(os.path.abspath(__file__))
-FDS = ",".join(sorted(fd for fd in os.listdir("/proc/self/fd") if os.path.lexists("/proc/self/fd/" + fd)))
-
-def note(name, text):
-    file = os.open(os.path.join(HERE, "notes", name), os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666)
-    os.write(file, (text + "\n").encode())
-    os.close(file)
-
-def exists(name):
-    return os.path.exists(os.path.join(HERE, "notes", name))
-
-# Its number where it lives, when it began, and which namespace it lives in: together like no other's.
-with open("/proc/self/stat") as file:
-    ME = "%d-%s-%s" % (os.getpid(), file.read().rpartition(")")[2].split()[19], os.readlink("/proc/self/ns/pid"))
-
-note("starts", ME)
-if exists("broken"):
-    sys.exit("broken on purpose")
-
-async def answer(reader, writer):
-    try:
-        head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1")
-        method, path, _ = head.split("\r\n", 1)[0].split(" ", 2)
-        headers = {k.lower(): v for k, v in (line.split(": ", 1) for line in head.split("\r\n")[1:] if ": " in line)}
-        body = await reader.readexactly(int(headers.get("content-length", "0")))
-        probe = headers.get("user-agent") == "paas-probe"
-        if not probe:
-            note("requests", "%s %s %d" % (method, path, len(body)))
-        if path == "/hold":
-            while not exists("go"):
-                await asyncio.sleep(0.005)
-        if path == "/exit":
-            os._exit(3)
-        if headers.get("upgrade") == "websocket":
-            key = headers["sec-websocket-key"] + "258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
-            accept = base64.b64encode(hashlib.sha1(key.encode()).digest()).decode()
-            writer.write(("HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
-                          "Sec-WebSocket-Accept: %s\r\n\r\n" % accept).encode())
-            while data := await reader.read(4096):
-                writer.write(data.upper())
-                await writer.drain()
-            return
-        text = "%s %s %d %s %s\n" % (method, path, len(body), hashlib.md5(body).hexdigest(), headers.get("x-forwarded-proto"))
-        more = "X-Accel-Redirect: /secret\r\nX-Paas-Id: forged\r\n" if path == "/hostile" else ""
-        answer = "HTTP/1.1 200 OK\r\nContent-Length: %d\r\nX-Me: %s\r\nX-Uid: %d\r\nX-Env: %s\r\nX-Argv: %s\r\nX-Fds: %s\r\n%sConnection: close\r\n\r\n" % (
-            len(text), ME, os.getuid(), os.environ.get("GREETING"), " ".join(sys.argv[1:]),
-            FDS, more)
-        writer.write(answer.encode() + (b"" if method == "HEAD" else text.encode()))
-        await writer.drain()
-    except (asyncio.IncompleteReadError, ConnectionError):
-        pass
-    finally:
-        writer.close()
-
-async def main():
-    listener = socket.socket(fileno=0)
-    server = await asyncio.start_unix_server(answer, sock=listener)
-    stop = asyncio.Event()
-    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
-    await stop.wait()
-    note("stops", ME)
-    server.close()
-
-asyncio.run(main())
-"#;
 
 struct Server<'p> {
     platform: &'p Platform<'p>,
