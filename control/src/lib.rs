@@ -18,6 +18,7 @@ pub mod generations;
 pub mod guess;
 pub mod http;
 pub mod initialize;
+pub mod listening;
 pub mod logs;
 pub mod model;
 pub mod nginx;
