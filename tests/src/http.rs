@@ -130,6 +130,14 @@ impl Request {
     pub fn try_send(&self, port: u16) -> io::Result<Response> {
         Connection::open(port)?.exchange(self)
     }
+
+    /// Sends it over a connection of its own to any address.
+    ///
+    /// # Errors
+    /// As [`Request::try_send`].
+    pub fn send_to(&self, address: SocketAddr) -> io::Result<Response> {
+        Connection::to(address)?.exchange(self)
+    }
 }
 
 /// A connection that is kept alive between requests.
@@ -144,7 +152,14 @@ impl Connection {
     /// # Errors
     /// Nobody listens there.
     pub fn open(port: u16) -> io::Result<Connection> {
-        let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+        Connection::to(SocketAddr::from((Ipv4Addr::LOCALHOST, port)))
+    }
+
+    /// Connects to any address.
+    ///
+    /// # Errors
+    /// Nobody listens there.
+    pub fn to(address: SocketAddr) -> io::Result<Connection> {
         let stream = TcpStream::connect_timeout(&address, PATIENCE)?;
         stream.set_read_timeout(Some(PATIENCE))?;
         stream.set_write_timeout(Some(PATIENCE))?;

@@ -12,9 +12,11 @@
 pub mod apps;
 pub mod build;
 pub mod certificate;
+pub mod cluster;
 pub mod crowd;
 pub mod http;
 pub mod load;
+pub mod network;
 pub mod nginx;
 pub mod paasctl;
 pub mod platform;
@@ -23,9 +25,11 @@ pub mod process;
 pub mod root;
 pub mod stub;
 pub mod tabled;
+pub mod traffic;
 pub mod wait;
 
 pub use certificate::Certificate;
+pub use cluster::Cluster;
 pub use http::{Connection, Request, Response};
 pub use nginx::Nginx;
 pub use paasctl::Paasctl;
@@ -34,3 +38,4 @@ pub use process::Process;
 pub use root::Root;
 pub use stub::Stub;
 pub use tabled::Tabled;
+pub use traffic::Traffic;

@@ -1,8 +1,6 @@
 //! The whole platform on this machine: `paasctl up` with its balancer and backends, as an operator runs it.
 
 use std::fs;
-use std::io::{BufReader, Write};
-use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -275,13 +273,7 @@ impl<'r> Platform<'r> {
     /// What a backend's daemon says of itself, if it answers.
     #[must_use]
     pub fn daemon_status(&self, backend: u16) -> Option<serde_json::Value> {
-        let socket = self.backend(backend).join("run/paas/control.sock");
-        let mut stream = UnixStream::connect(socket).ok()?;
-        stream
-            .write_all(&Request::get("paas", "/status").to_bytes())
-            .ok()?;
-        let answer = Response::read(&mut BufReader::new(stream), false).ok()?;
-        serde_json::from_slice(&answer.body).ok()
+        process::ask_daemon(&self.backend(backend).join("run/paas/control.sock"))
     }
 
     /// The uid of the user who owns the tests' sites.

@@ -2,6 +2,8 @@
 
 use std::ffi::OsStr;
 use std::fs::{self, File, OpenOptions};
+use std::io::{BufReader, Write};
+use std::os::unix::net::UnixStream;
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -9,7 +11,7 @@ use std::time::Duration;
 
 use rustix::process::{Pid, Signal, getpid, kill_process};
 
-use crate::{Response, wait};
+use crate::{Request, Response, wait};
 
 /// A child; its output goes to a file. Dropped, it is asked to stop and, if it does not, killed.
 #[derive(Debug)]
@@ -228,6 +230,35 @@ pub fn under(directory: &Path) -> Vec<Seen> {
         .filter(|pid| touches(*pid, directory))
         .filter_map(Seen::look)
         .collect()
+}
+
+/// A process and all that came of it, parents first.
+#[must_use]
+pub fn family(first: u32) -> Vec<Seen> {
+    let mut others: Vec<Seen> = all().filter_map(Seen::look).collect();
+    let mut family: Vec<Seen> = Vec::new();
+    let mut parents = vec![first];
+    family.extend(Seen::look(first));
+    while !parents.is_empty() {
+        let (children, rest): (Vec<Seen>, _) = others
+            .into_iter()
+            .partition(|seen| seen.pid != first && parents.contains(&seen.parent));
+        others = rest;
+        parents = children.iter().map(|child| child.pid).collect();
+        family.extend(children);
+    }
+    family
+}
+
+/// What the daemon behind a control socket says of itself, if it answers.
+#[must_use]
+pub fn ask_daemon(socket: &Path) -> Option<serde_json::Value> {
+    let mut stream = UnixStream::connect(socket).ok()?;
+    stream
+        .write_all(&Request::get("paas", "/status").to_bytes())
+        .ok()?;
+    let answer = Response::read(&mut BufReader::new(stream), false).ok()?;
+    serde_json::from_slice(&answer.body).ok()
 }
 
 fn all() -> impl Iterator<Item = u32> {

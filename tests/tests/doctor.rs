@@ -6,8 +6,8 @@ use serde_json::Value;
 fn finding(paasctl: &Paasctl, what: &str) -> (Option<i32>, Value) {
     let outcome = paasctl.run(&["doctor", "--json"]);
     let findings: Value = serde_json::from_str(&outcome.out).expect("JSON");
-    let found = findings.as_array().expect("a list").iter();
-    let found = found.filter(|finding| finding["what"] == what).next();
+    let mut found = findings.as_array().expect("a list").iter();
+    let found = found.find(|finding| finding["what"] == what);
     (
         outcome.code,
         found

@@ -158,7 +158,7 @@ pub enum Command {
     Render(render::Render),
     /// Run the daemon: keep the table up to date, wake sites.
     Serve(serve::Serve),
-    /// Run the whole platform on this machine in the foreground.
+    /// Run a whole platform on this machine in the foreground; or one machine, if the root is that of one.
     Up(up::Up),
 }
 

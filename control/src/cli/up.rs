@@ -1,4 +1,4 @@
-//! `paasctl up`: the whole platform on this machine, in the foreground.
+//! `paasctl up`: the whole platform on this machine, or one machine of it, in the foreground.
 use super::CliError;
 use crate::up::{Plan, run as run_platform};
 use std::net::IpAddr;
@@ -32,7 +32,7 @@ pub struct Up {
 pub fn run(root: &Path, arguments: Up) -> Result<ExitCode, CliError> {
     if root == Path::new("/") {
         return Err(CliError::Other(
-            "up needs a directory of its own: paasctl up --root DIR".to_owned(),
+            "up needs a directory of its own: paasctl --root DIR up".to_owned(),
         ));
     }
     let Up {

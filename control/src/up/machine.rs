@@ -18,6 +18,26 @@ pub struct Machine {
     pub settings: Settings,
 }
 
+/// The machine whose root this is, if it is one's.
+pub fn alone(root: &Path, plan: &Plan) -> Result<Option<Machine>, UpError> {
+    if !settings_file(root).exists() {
+        return Ok(None);
+    }
+    if plan.is_about_a_platform() {
+        return Err(UpError::OneMachine { root: root.into() });
+    }
+    let settings = Settings::load(root)?;
+    Ok(Some(Machine {
+        name: settings.name.clone(),
+        settings,
+        root: root.into(),
+    }))
+}
+
+fn settings_file(root: &Path) -> PathBuf {
+    root.join("etc/paas/paas.toml")
+}
+
 /// The balancer first, then the backends: those found under `root` and those that `plan` adds.
 pub fn compose(root: &Path, plan: &Plan) -> Result<Vec<Machine>, UpError> {
     let registry = root.join("registry.db");
@@ -29,7 +49,7 @@ pub fn compose(root: &Path, plan: &Plan) -> Result<Vec<Machine>, UpError> {
     let mut port = first_backend_port(root);
     for number in 1.. {
         let name = format!("b{number}");
-        if number > wanted && !root.join(&name).join("etc/paas/paas.toml").exists() {
+        if number > wanted && !settings_file(&root.join(&name)).exists() {
             break;
         }
         let machine = machine(root, &name, || backend_settings(&name, &registry, port))?;
@@ -46,7 +66,7 @@ fn machine(
     settings: impl FnOnce() -> Result<String, UpError>,
 ) -> Result<Machine, UpError> {
     let root = root.join(name);
-    let file = root.join("etc/paas/paas.toml");
+    let file = settings_file(&root);
     if !file.exists() {
         let text = settings()?;
         // Refused before it is written: a root too deep for unix sockets, for one.

@@ -1,6 +1,6 @@
 //! `paasctl up`: a whole platform on this machine, one root directory for each of its "machines" - one balancer and any
-//! number of backends - in the foreground. It starts what systemd starts on installed machines, and nothing else: each
-//! machine's nginx, daemon and Emperor run as they would there.
+//! number of backends - in the foreground; or, if the root is that of one machine, this machine alone. It starts what systemd
+//! starts on installed machines, and nothing else: each machine's nginx, daemon and Emperor run as they would there.
 //!
 //! Must never leave a process behind, and never touch the processes of another root.
 mod machine;
@@ -31,6 +31,15 @@ pub struct Plan {
     pub certificate: Option<(PathBuf, PathBuf)>,
     /// Where the balancer listens.
     pub bind: IpAddr,
+}
+
+impl Plan {
+    fn is_about_a_platform(&self) -> bool {
+        self.backends.is_some()
+            || self.http.is_some()
+            || self.https.is_some()
+            || self.certificate.is_some()
+    }
 }
 
 /// Why a platform does not come up.
@@ -67,6 +76,12 @@ pub enum UpError {
         address: IpAddr,
         /// The first tried.
         first: u16,
+    },
+    /// What was asked for is about a platform, and the root is that of one machine.
+    #[error("{} is the root of one machine: its paas.toml says all; leave out the options", root.display())]
+    OneMachine {
+        /// The root.
+        root: PathBuf,
     },
     /// The platform is there already and listens elsewhere.
     #[error("{} has another port than {port}; change the file, or leave the port out", file.display())]
@@ -132,8 +147,14 @@ pub fn run(root: &Path, plan: &Plan) -> Result<(), UpError> {
     if rustix::process::geteuid().is_root() {
         refuse_closed(&absolute)?;
     }
-    let machines = machine::compose(&absolute, plan)?;
-    register(&machines)?;
+    let machines = match machine::alone(&absolute, plan)? {
+        Some(machine) => vec![machine],
+        None => {
+            let machines = machine::compose(&absolute, plan)?;
+            register(&machines)?;
+            machines
+        }
+    };
     for machine in &machines {
         machine::prepare(machine)?;
         render(machine)?;
@@ -146,9 +167,7 @@ pub fn run(root: &Path, plan: &Plan) -> Result<(), UpError> {
             what: "the event loop",
             source,
         })?;
-    runtime.block_on(supervisor::run(&machines, || {
-        announce(&absolute, &machines)
-    }))
+    runtime.block_on(supervisor::run(&machines, || announce(&machines)))
 }
 
 /// Held while `up` runs; the kernel lets go of it however `up` ends.
@@ -247,34 +266,45 @@ fn render(machine: &Machine) -> Result<(), UpError> {
 }
 
 /// What to open, once everything runs.
-fn announce(root: &Path, machines: &[Machine]) {
-    let Some(balancer) = machines.first() else {
-        return;
-    };
-    let listens = &balancer.settings.balancer;
-    for address in &listens.listen {
-        println!("balancer  {}", url("http", *address));
-    }
-    if listens.certificate.is_some() {
-        for address in &listens.https_listen {
-            println!("balancer  {}", url("https", *address));
+fn announce(machines: &[Machine]) {
+    for machine in machines {
+        let (name, settings) = (&machine.name, &machine.settings);
+        if settings.has(Role::Balancer) {
+            let listens = &settings.balancer;
+            for address in &listens.listen {
+                println!("{name:<9} {}", url("http", *address));
+            }
+            if listens.certificate.is_some() {
+                for address in &listens.https_listen {
+                    println!("{name:<9} {}", url("https", *address));
+                }
+            }
+        }
+        if settings.has(Role::Backend) {
+            println!("{name:<9} {}", settings.backend.listen);
         }
     }
-    for machine in machines.iter().skip(1) {
-        println!("{:<9} {}", machine.name, machine.settings.backend.listen);
-    }
     // Alike on all of them: one kernel, one user.
-    if let Some(backend) = machines.get(1) {
+    if let Some(backend) = machines
+        .iter()
+        .find(|machine| machine.settings.has(Role::Backend))
+    {
         for wall in crate::sandbox::missing::missing(&backend.settings) {
             println!("Not isolated: {wall}.");
         }
     }
-    println!("The platform is up; Ctrl-C stops it. In another terminal:");
-    println!(
-        "  {} --root {} list-sites",
-        own_command(),
-        root.join("balancer").display()
-    );
+    let what = match machines {
+        [machine] => &machine.name,
+        _ => "The platform",
+    };
+    println!("{what} is up; Ctrl-C stops it. In another terminal:");
+    if let Some(first) = machines.first() {
+        println!(
+            "  {} --root {} list-sites",
+            own_command(),
+            first.root.display()
+        );
+    }
 }
 
 /// What a shell starts this very program by.

@@ -7,7 +7,7 @@ use crate::outbound;
 use crate::settings::Role;
 use crate::watch::Directory;
 use rustix::fs::inotify::WatchFlags;
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::{Pid, Signal, kill_process, kill_process_group};
 use std::fs::{self, OpenOptions};
 use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Stdio};
@@ -112,6 +112,14 @@ struct Running<'a> {
     child: Child,
     since: Instant,
     failures: u32,
+}
+
+impl Running<'_> {
+    /// The process group that it leads, while it runs.
+    fn group(&self) -> Option<Pid> {
+        let id = self.child.id()?;
+        i32::try_from(id).ok().and_then(Pid::from_raw)
+    }
 }
 
 /// Starts everything, calls `ready`, and goes on until SIGINT or SIGTERM.
@@ -253,6 +261,7 @@ async fn appears(file: &Path) -> std::io::Result<()> {
 /// Starts again what ends, later and later if it does not hold.
 async fn watch(running: &mut [Running<'_>]) -> Result<(), UpError> {
     loop {
+        let groups: Vec<_> = running.iter().map(Running::group).collect();
         let (index, status) = first_end(running).await;
         let Some(ended_one) = running.get_mut(index) else {
             continue;
@@ -272,6 +281,10 @@ async fn watch(running: &mut [Running<'_>]) -> Result<(), UpError> {
             pause.as_secs_f64(),
             ended_one.program.log(machine).display()
         );
+        // What it leaves behind would hold its sockets: nginx's workers go on without their master.
+        if let Some(group) = groups.get(index).copied().flatten() {
+            let _ = kill_process_group(group, Signal::KILL);
+        }
         tokio::time::sleep(pause).await;
         ended_one.child = start(machine, ended_one.program)?;
         ended_one.since = Instant::now();
@@ -340,12 +353,8 @@ async fn stop(mut running: Vec<Running<'_>>) {
 }
 
 fn ask(running: &Running<'_>, signal: Signal) {
-    let pid = running
-        .child
-        .id()
-        .and_then(|id| i32::try_from(id).ok())
-        .and_then(Pid::from_raw);
-    if let Some(pid) = pid {
+    // The leader's own number is that of its group.
+    if let Some(pid) = running.group() {
         let _ = kill_process(pid, signal);
     }
 }
