@@ -10,6 +10,10 @@ test *FILTER:
 bench NAME *ARGS:
     scripts/bench {{NAME}} {{ARGS}}
 
+# Looks for bytes that break a parser: scripts/fuzz --for SECONDS TARGET.
+fuzz *ARGS:
+    scripts/fuzz {{ARGS}}
+
 # The platform with its examples, on this machine.
 demo *ARGS:
     scripts/demo {{ARGS}}

@@ -1,5 +1,5 @@
 //! Passes on what nginx-sys found out about the nginx we build against, as `cfg`s, and refuses an
-//! nginx that the module does not know.
+//! nginx that the module does not know. Says how the module is linked.
 
 /// The oldest nginx this module builds against, in nginx's own notation (1.22.0).
 const OLDEST: u64 = 1_022_000;
@@ -37,6 +37,10 @@ fn main() {
     {
         println!("cargo::rustc-cfg=nginx_headers_are_linked");
     }
+    // nginx loads modules so that all see each other's symbols. Without the first, a new build of this module that is loaded
+    // beside the old one would find the old one's tables in place of its own, and the old code would go on. Without the
+    // second, a configuration that is refused would take the code away that nginx's chain of filters leads to by then.
+    println!("cargo::rustc-link-arg-cdylib=-Wl,-Bsymbolic,-z,nodelete");
     println!("cargo::rerun-if-changed=build.rs");
 }
 

@@ -131,5 +131,8 @@ fn check(text: &str) -> Result<(), &'static str> {
 }
 
 #[cfg(test)]
+#[path = "escape_readers.rs"]
+pub(crate) mod readers;
+#[cfg(test)]
 #[path = "escape_tests.rs"]
 pub(crate) mod tests;

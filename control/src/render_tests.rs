@@ -1,7 +1,7 @@
 //! Rendered text against the trees in `tests/golden/` (`PAAS_BLESS=1 cargo test` writes them anew: look at the diff),
 //! and that no setting can become a directive.
 use super::*;
-use crate::escape::tests::nginx_words;
+use crate::escape::readers::nginx_words;
 use crate::generations::diff;
 use crate::model::{BackendId, BackendKey, BackendName, SlowChange, State, Weight};
 use std::path::PathBuf;

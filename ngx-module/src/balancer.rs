@@ -327,6 +327,19 @@ impl<'r> Selection<'r> {
     }
 }
 
+impl Drop for Selection<'_> {
+    /// nginx gives every peer back before the request ends. If that was lost to a panic, it does not count for ever.
+    fn drop(&mut self) {
+        self.done(
+            Outcome::Unknown,
+            Attempt {
+                sent: 0,
+                is_backend_s_fault: false,
+            },
+        );
+    }
+}
+
 /// Notes what an attempt says of a backend's health.
 fn tell(watch: &Watch, place: Option<Entry>, outcome: Outcome, attempt: Attempt) -> Action {
     match outcome {

@@ -1,15 +1,14 @@
 //! The directives: from their arguments to typed configuration. What cannot be right is refused here, with
 //! the line it stands on, and never when a request comes.
 
-use std::ffi::{CStr, OsStr};
-use std::os::unix::ffi::OsStrExt;
+use std::ffi::CStr;
 use std::path::PathBuf;
 use std::rc::Rc;
 
-use activity::Layout;
+use arguments::{Pattern, Refusal, Role};
 use ngx::ffi::{
-    NGX_CONF_ANY, NGX_CONF_NOARGS, NGX_CONF_TAKE1, NGX_CONF_TAKE2, NGX_HTTP_LOC_CONF,
-    NGX_HTTP_MAIN_CONF, NGX_HTTP_SRV_CONF, NGX_HTTP_UPS_CONF,
+    NGX_CONF_1MORE, NGX_CONF_ANY, NGX_CONF_NOARGS, NGX_CONF_TAKE1, NGX_CONF_TAKE2,
+    NGX_HTTP_LOC_CONF, NGX_HTTP_MAIN_CONF, NGX_HTTP_SRV_CONF, NGX_HTTP_UPS_CONF,
 };
 pub(crate) use routing::Method;
 use table::SiteRecord;
@@ -17,22 +16,11 @@ use table::SiteRecord;
 use crate::activity::Counters;
 use crate::balancer::Hash;
 use crate::fallback::Settings;
-use crate::ffi::conf::{Conf, Directive, Refusal, milliseconds};
+use crate::ffi::conf::{Conf, Directive, milliseconds};
 use crate::ffi::keepalive::Keepalive;
 use crate::ffi::mapping;
 use crate::ffi::upstream::Upstream;
 use crate::health::Watch;
-
-mod eject;
-mod keepalive;
-mod socket;
-
-pub(crate) use eject::PaasEject;
-pub(crate) use keepalive::PaasKeepalive;
-use socket::Pattern;
-
-/// For how many sites a worker can count at once unless it is said.
-const DEFAULT_SITES: usize = 8192;
 
 /// The configuration of the http block.
 #[derive(Default)]
@@ -69,17 +57,6 @@ pub(crate) struct LocationConf {
     pub(crate) fallback: Option<Rc<Settings>>,
 }
 
-/// What an nginx is in the platform.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum Role {
-    /// It routes to backends.
-    Balancer,
-    /// It hands requests to sites.
-    Backend,
-    /// Neither.
-    Off,
-}
-
 impl ServerConf {
     /// Takes over from the http block what was not said.
     pub(crate) fn inherit(&mut self, outer: &Self) {
@@ -89,8 +66,8 @@ impl ServerConf {
     }
 
     /// The path of a site's socket.
-    pub(crate) fn socket_of<'s>(&'s self, site: &'s SiteRecord) -> socket::Path<'s> {
-        socket::Path::new(self.socket.as_deref(), site)
+    pub(crate) fn socket_of<'s>(&'s self, site: &'s SiteRecord) -> arguments::Path<'s> {
+        arguments::Path::new(self.socket.as_deref(), site.id.get(), site.primary.as_str())
     }
 }
 
@@ -147,15 +124,7 @@ impl Directive for PaasTable {
 
     fn read(conf: Conf<'_>, http: &mut HttpConf) -> Result<(), Refusal> {
         unset(&http.table)?;
-        let directory = PathBuf::from(OsStr::from_bytes(
-            conf.arguments().next().unwrap_or_default(),
-        ));
-        if !directory.is_absolute() {
-            return Err(format!(
-                "\"{}\" is not an absolute path",
-                directory.display()
-            ));
-        }
+        let directory = arguments::directory(conf.arguments().next().unwrap_or_default())?;
         http.table = Some(directory);
         Ok(())
     }
@@ -171,39 +140,17 @@ impl Directive for PaasActivity {
 
     fn read(conf: Conf<'_>, http: &mut HttpConf) -> Result<(), Refusal> {
         unset(&http.activity)?;
-        let mut arguments = conf.arguments();
-        let directory = PathBuf::from(OsStr::from_bytes(arguments.next().unwrap_or_default()));
-        if !directory.is_absolute() {
-            return Err(format!(
-                "\"{}\" is not an absolute path",
-                directory.display()
-            ));
-        }
-        let sites = match arguments.next() {
-            None => Some(DEFAULT_SITES),
-            Some(argument) => match argument.strip_prefix(b"sites=") {
-                Some(number) => text(number)?.parse().ok(),
-                None => {
-                    return Err(format!(
-                        "does not know the argument \"{}\"",
-                        argument.escape_ascii()
-                    ));
-                }
-            },
-        };
-        let layout = sites
-            .and_then(Layout::new)
-            .ok_or_else(|| format!("sites= is not a number from 1 to {}", Layout::MOST))?;
+        let said = arguments::Activity::parse(conf.arguments())?;
         http.needs_table
             .get_or_insert_with(|| format!("\"paas_activity\"{}", conf.place()));
         let counters = match mapping::is_test() {
             true => Ok(None),
-            false => Counters::open(&directory, layout).map(Some),
+            false => Counters::open(&said.directory, said.layout).map(Some),
         };
         http.activity = Some(counters.map_err(|error| {
             format!(
                 "cannot open counters in \"{}\": {error}",
-                directory.display()
+                said.directory.display()
             )
         })?);
         Ok(())
@@ -220,7 +167,9 @@ impl Directive for PaasSocket {
 
     fn read(conf: Conf<'_>, server: &mut ServerConf) -> Result<(), Refusal> {
         unset(&server.socket)?;
-        let pattern = Pattern::parse(text(conf.arguments().next().unwrap_or_default())?)?;
+        let pattern = Pattern::parse(arguments::text(
+            conf.arguments().next().unwrap_or_default(),
+        )?)?;
         server.socket = Some(Rc::new(pattern));
         Ok(())
     }
@@ -236,17 +185,7 @@ impl Directive for PaasRole {
 
     fn read(conf: Conf<'_>, location: &mut LocationConf) -> Result<(), Refusal> {
         unset(&location.role)?;
-        let role = match conf.arguments().next().unwrap_or_default() {
-            b"balancer" => Role::Balancer,
-            b"backend" => Role::Backend,
-            b"off" => Role::Off,
-            other => {
-                return Err(format!(
-                    "\"{}\" is no role: write balancer, backend or off",
-                    other.escape_ascii()
-                ));
-            }
-        };
+        let role = Role::parse(conf.arguments().next().unwrap_or_default())?;
         if role != Role::Off {
             let who = format!("\"paas_role\"{}", conf.place());
             let _ = conf.with_http(|http| http.needs_table.get_or_insert(who).len());
@@ -273,34 +212,46 @@ impl Directive for PaasHash {
                         \"paas_hash\")"
                 .to_owned());
         }
-        let (mut key, mut method) = (None, None);
-        for argument in conf.arguments() {
-            if let Some(name) = argument.strip_prefix(b"method=") {
-                unset(&method).map_err(|_| "has two methods")?;
-                let name = text(name)?;
-                method = Some(
-                    name.parse::<Method>()
-                        .map_err(|error| format!("method={name}: {error}"))?,
-                );
-            } else if key.is_none() && method.is_none() {
-                key = Some(conf.expression(argument)?);
-            } else {
-                return Err(format!(
-                    "does not know the argument \"{}\"",
-                    argument.escape_ascii()
-                ));
-            }
-        }
+        let said = arguments::Hash::parse(conf.arguments())?;
+        let key = said.key.map(|key| conf.expression(key)).transpose()?;
         if key.is_none() {
-            if method.is_some() {
-                return Err("takes its method from the table if it has no key: write \"paas_hash KEY method=...;\", or \
-                            change the table's placement (`paasctl set-placement`)"
-                    .to_owned());
-            }
             block.add_placeholder(conf).ok_or("out of memory")?;
         }
-        part.hash = Some(Hash::new(key, method.unwrap_or_default(), conf.place()));
+        part.hash = Some(Hash::new(key, said.method, conf.place()));
         block.claim();
+        Ok(())
+    }
+}
+
+/// `paas_keepalive NUMBER [per_peer=NUMBER] [timeout=TIME] [requests=NUMBER] [time=TIME] [reuse=any | repeatable];`
+pub(crate) struct PaasKeepalive;
+
+impl Directive for PaasKeepalive {
+    type Target = ServerConf;
+    const NAME: &'static CStr = c"paas_keepalive";
+    const USE: u32 = NGX_HTTP_UPS_CONF | NGX_CONF_1MORE;
+
+    fn read(conf: Conf<'_>, part: &mut ServerConf) -> Result<(), Refusal> {
+        unset(&part.keepalive)?;
+        let settings = arguments::Keepalive::parse(conf.arguments(), milliseconds)?;
+        part.keepalive = Some(Box::new(Keepalive::new(settings, conf.place())));
+        Ok(())
+    }
+}
+
+/// `paas_eject [failures=NUMBER] [time=TIME] [max_time=TIME] [return=TIME];` or `paas_eject off;`
+pub(crate) struct PaasEject;
+
+impl Directive for PaasEject {
+    type Target = HttpConf;
+    const NAME: &'static CStr = c"paas_eject";
+    const USE: u32 = NGX_HTTP_MAIN_CONF | NGX_CONF_1MORE;
+
+    fn read(conf: Conf<'_>, http: &mut HttpConf) -> Result<(), Refusal> {
+        if std::mem::replace(&mut http.is_eject_set, true) {
+            return Err("is duplicate".to_owned());
+        }
+        http.eject = arguments::eject(conf.arguments(), milliseconds)?;
         Ok(())
     }
 }
@@ -315,59 +266,14 @@ impl Directive for PaasFallback {
 
     fn read(conf: Conf<'_>, location: &mut LocationConf) -> Result<(), Refusal> {
         unset(&location.fallback)?;
-        let (mut socket, mut vassal, mut initialize) = (None, None, None);
-        let (mut timeout, mut max_parked) = (None, None);
-        for argument in conf.arguments() {
-            let shown = argument.escape_ascii();
-            let (name, value) = match argument
-                .iter()
-                .position(|byte| *byte == b'=')
-                .map(|at| argument.split_at(at))
-            {
-                Some((name, value)) => (name, value.strip_prefix(b"=").unwrap_or_default()),
-                None => return Err(format!("does not know the argument \"{shown}\"")),
-            };
-            let twice = |_| format!("has two of \"{}\"", name.escape_ascii());
-            match name {
-                _ if value.is_empty() => return Err(format!("\"{shown}\" has no value")),
-                b"socket" => {
-                    unset(&socket).map_err(twice)?;
-                    socket = Some(conf.expression(value)?);
-                }
-                b"vassal" => {
-                    unset(&vassal).map_err(twice)?;
-                    vassal = Some(conf.expression(value)?);
-                }
-                b"initialize" => {
-                    unset(&initialize).map_err(twice)?;
-                    initialize = Some(conf.expression(value)?);
-                }
-                b"timeout" => {
-                    unset(&timeout).map_err(twice)?;
-                    let time = milliseconds(value).filter(|time| *time > 0);
-                    timeout =
-                        Some(time.ok_or_else(|| {
-                            format!("\"{shown}\" is not a time, like 30s or 500ms")
-                        })?);
-                }
-                b"max_parked" => {
-                    unset(&max_parked).map_err(twice)?;
-                    let number = text(value)?
-                        .parse::<usize>()
-                        .ok()
-                        .filter(|number| *number > 0);
-                    max_parked =
-                        Some(number.ok_or_else(|| format!("\"{shown}\" is not a number from 1"))?);
-                }
-                _ => return Err(format!("does not know the argument \"{shown}\"")),
-            }
-        }
+        let said = arguments::Fallback::parse(conf.arguments(), milliseconds)?;
+        let expression = |text: Option<&[u8]>| text.map(|text| conf.expression(text)).transpose();
         let settings = Settings {
-            socket,
-            vassal,
-            initialize,
-            timeout: timeout.unwrap_or(30_000),
-            max_parked: max_parked.unwrap_or(1024),
+            socket: expression(said.socket)?,
+            vassal: expression(said.vassal)?,
+            initialize: expression(said.initialize)?,
+            timeout: said.timeout,
+            max_parked: said.max_parked,
         };
         location.fallback = Some(Rc::new(settings));
         Ok(())
@@ -380,8 +286,4 @@ fn unset<T>(value: &Option<T>) -> Result<(), Refusal> {
     } else {
         Ok(())
     }
-}
-
-fn text(bytes: &[u8]) -> Result<&str, Refusal> {
-    std::str::from_utf8(bytes).map_err(|_| format!("\"{}\" is not UTF-8", bytes.escape_ascii()))
 }

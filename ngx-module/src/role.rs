@@ -1,11 +1,11 @@
 //! `paas_role`: what a balancer or a backend refuses before anything else is done for a request, and which
 //! headers may not pass between sites and the platform.
 
+use arguments::Role;
 use ngx::ffi::ngx_http_phases_NGX_HTTP_PREACCESS_PHASE as PREACCESS;
 
 use crate::activity;
 use crate::context::{Context, Reason};
-use crate::directives::Role;
 use crate::ffi::phase::Handler;
 use crate::ffi::request::{Outcome, Request};
 use crate::site::{self, Lookup};

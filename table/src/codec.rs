@@ -43,8 +43,10 @@ pub enum DecodeError {
 
 /// Why bytes are not a header of this format.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum HeaderError {
+pub enum HeaderError {
+    /// They have another format: this one.
     Version(u16),
+    /// They are damaged.
     Decode(DecodeError),
 }
 
@@ -132,7 +134,9 @@ fn method(code: u8) -> Result<Method, DecodeError> {
     }
 }
 
-pub(crate) fn encode_header(header: &Header) -> Vec<u8> {
+/// The header.
+#[must_use]
+pub fn encode_header(header: &Header) -> Vec<u8> {
     let (from, threshold) = match header.placement.change {
         None => (NO_CHANGE, 0),
         Some(SlowChange { from, threshold }) => (method_code(from), threshold),
@@ -148,7 +152,11 @@ pub(crate) fn encode_header(header: &Header) -> Vec<u8> {
     bytes
 }
 
-pub(crate) fn decode_header(bytes: &[u8]) -> Result<Header, HeaderError> {
+/// The header, of this format only.
+///
+/// # Errors
+/// The bytes are none.
+pub fn decode_header(bytes: &[u8]) -> Result<Header, HeaderError> {
     let mut bytes = Bytes(bytes);
     let found = bytes.u16()?;
     if found != FORMAT {
@@ -176,14 +184,15 @@ pub(crate) fn decode_header(bytes: &[u8]) -> Result<Header, HeaderError> {
 }
 
 /// The header with the mark that its environment was replaced; of any format, as far as it has flags at all.
-pub(crate) fn retire_header(header: &[u8]) -> Option<Vec<u8>> {
+#[must_use]
+pub fn retire_header(header: &[u8]) -> Option<Vec<u8>> {
     let mut header = header.to_vec();
     *header.get_mut(2)? |= RETIRED;
     Some(header)
 }
 
 /// Appends the record of a host to `bytes`.
-pub(crate) fn encode_site(site: &SiteRecord, bytes: &mut Vec<u8>) {
+pub fn encode_site(site: &SiteRecord, bytes: &mut Vec<u8>) {
     bytes.push(RECORD);
     let enabled = if site.enabled { ENABLED } else { 0 };
     let http = match site.protocol {
@@ -196,7 +205,11 @@ pub(crate) fn encode_site(site: &SiteRecord, bytes: &mut Vec<u8>) {
     bytes.extend(site.primary.as_bytes());
 }
 
-pub(crate) fn decode_site(bytes: &[u8]) -> Result<SiteRecord, DecodeError> {
+/// The record of a host.
+///
+/// # Errors
+/// The bytes are none.
+pub fn decode_site(bytes: &[u8]) -> Result<SiteRecord, DecodeError> {
     let mut bytes = Bytes(bytes);
     bytes.format()?;
     let flags = bytes.u8()?;
@@ -219,11 +232,17 @@ pub(crate) fn decode_site(bytes: &[u8]) -> Result<SiteRecord, DecodeError> {
     })
 }
 
-pub(crate) fn backend_key(id: BackendId) -> [u8; 4] {
+/// What the record of this backend is found by.
+#[must_use]
+pub fn backend_key(id: BackendId) -> [u8; 4] {
     id.get().to_be_bytes()
 }
 
-pub(crate) fn decode_backend_key(key: &[u8]) -> Result<BackendId, DecodeError> {
+/// The backend whose record is found by this.
+///
+/// # Errors
+/// The bytes are no key.
+pub fn decode_backend_key(key: &[u8]) -> Result<BackendId, DecodeError> {
     let number = key
         .try_into()
         .map(u32::from_be_bytes)
@@ -231,8 +250,11 @@ pub(crate) fn decode_backend_key(key: &[u8]) -> Result<BackendId, DecodeError> {
     BackendId::new(number).ok_or(DecodeError::Field("number"))
 }
 
-/// The record of a backend, or what is wrong with it.
-pub(crate) fn encode_backend(backend: &BackendRecord) -> Result<Vec<u8>, &'static str> {
+/// The record of a backend.
+///
+/// # Errors
+/// What of it is too long, in words.
+pub fn encode_backend(backend: &BackendRecord) -> Result<Vec<u8>, &'static str> {
     let name_length =
         u16::try_from(backend.name.len()).map_err(|_| "its name has more than 65535 bytes")?;
     u16::try_from(backend.key.len()).map_err(|_| "its key has more than 65535 bytes")?;
@@ -265,7 +287,11 @@ pub(crate) fn encode_backend(backend: &BackendRecord) -> Result<Vec<u8>, &'stati
     Ok(bytes)
 }
 
-pub(crate) fn decode_backend(id: BackendId, bytes: &[u8]) -> Result<BackendRecord, DecodeError> {
+/// The record of this backend.
+///
+/// # Errors
+/// The bytes are none.
+pub fn decode_backend(id: BackendId, bytes: &[u8]) -> Result<BackendRecord, DecodeError> {
     let mut bytes = Bytes(bytes);
     bytes.format()?;
     let state = match bytes.u8()? {

@@ -14,8 +14,6 @@ use heed::{Database, Env, EnvFlags, EnvOpenOptions, RoTxn, RwTxn, WithoutTls};
 use crate::codec::DecodeError;
 use crate::error::TableError;
 
-/// The size of every map, never changed: address space, not memory; the file grows as needed.
-const MAP_SIZE: usize = 64 << 30;
 /// More than the three of this format, so that a reader can open what a later one writes and say its version.
 const MAX_DATABASES: u32 = 16;
 
@@ -43,8 +41,10 @@ pub struct Stamp {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Access {
     Read,
-    /// The lock file gets this many readers' places if nobody has it open.
     Write {
+        /// See [`Options`](crate::Options).
+        map_size: usize,
+        /// The lock file gets this many readers' places if nobody has it open.
         max_readers: u32,
     },
 }
@@ -100,14 +100,18 @@ impl Environment {
             closing.wait_timeout(Duration::from_secs(1));
         }
         let mut options = EnvOpenOptions::new().read_txn_without_tls();
-        options.map_size(MAP_SIZE).max_dbs(MAX_DATABASES);
+        options.max_dbs(MAX_DATABASES);
         match access {
             Access::Read => {
                 // SAFETY: READ_ONLY takes abilities away; unsafe are the flags that weaken locking or syncing.
                 unsafe { options.flags(EnvFlags::READ_ONLY) };
             }
-            Access::Write { max_readers } => {
-                options.max_readers(max_readers);
+            // A reader's map is as large as the file says that the writer's is.
+            Access::Write {
+                map_size,
+                max_readers,
+            } => {
+                options.map_size(map_size).max_readers(max_readers);
             }
         }
         // SAFETY: The map's file is changed by LMDB only: directories are 0750 and the daemon's, a table is replaced

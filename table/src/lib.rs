@@ -26,7 +26,7 @@
     clippy::indexing_slicing
 )]
 
-mod codec;
+pub mod codec;
 #[allow(unsafe_code)]
 mod env;
 mod error;

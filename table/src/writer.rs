@@ -26,6 +26,9 @@ pub struct Options {
     /// How many transactions may look at it at once: nginx's workers, of two cycles during a reload, and the
     /// command line. Counts for environments made from now on.
     pub max_readers: u32,
+    /// How large the table may grow: address space in every process that has it open, not memory. Never changed for a table that
+    /// is there.
+    pub map_size: usize,
 }
 
 impl Default for Options {
@@ -33,6 +36,7 @@ impl Default for Options {
         Self {
             group: None,
             max_readers: 1024,
+            map_size: 64 << 30,
         }
     }
 }
@@ -82,6 +86,7 @@ impl Writer {
             Err(error) => return Err(error),
         };
         let access = Access::Write {
+            map_size: self.options.map_size,
             max_readers: self.options.max_readers,
         };
         let environment = match env::open(&self.layout.environment(number), access) {
@@ -211,6 +216,7 @@ impl Writer {
         let environment = env::open(
             &path,
             Access::Write {
+                map_size: self.options.map_size,
                 max_readers: self.options.max_readers,
             },
         )?;
@@ -259,6 +265,7 @@ impl Writer {
 
     fn retire(&self, number: u64) -> Result<(), TableError> {
         let access = Access::Write {
+            map_size: self.options.map_size,
             max_readers: self.options.max_readers,
         };
         let environment = env::open(&self.layout.environment(number), access)?;

@@ -14,6 +14,7 @@ pub mod build;
 pub mod certificate;
 pub mod cluster;
 pub mod crowd;
+pub mod front;
 pub mod http;
 pub mod load;
 pub mod network;
@@ -30,6 +31,7 @@ pub mod wait;
 
 pub use certificate::Certificate;
 pub use cluster::Cluster;
+pub use front::Front;
 pub use http::{Connection, Request, Response};
 pub use nginx::Nginx;
 pub use paasctl::Paasctl;
@@ -39,3 +41,12 @@ pub use root::Root;
 pub use stub::Stub;
 pub use tabled::Tabled;
 pub use traffic::Traffic;
+
+/// How often a test repeats what it does: seldom on every day, often with `scripts/test --long`.
+#[must_use]
+pub fn times(few: usize, many: usize) -> usize {
+    match std::env::var_os("PAAS_TEST_LONG") {
+        Some(_) => many,
+        None => few,
+    }
+}

@@ -74,6 +74,7 @@ impl Tabled {
             Options {
                 group: Some(nginx::group()),
                 max_readers: 64,
+                ..Options::default()
             },
         )
         .expect("a table can be made");

@@ -3,15 +3,10 @@
 
 use std::collections::BTreeSet;
 use std::fs;
-use std::os::unix::net::UnixListener;
-use std::path::{Path, PathBuf};
-use std::process::ExitStatus;
+use std::path::Path;
 
-use paas_tests::stub::Answer;
-use paas_tests::{Certificate, Nginx, Request, Root, Stub, build, nginx, wait};
-use routing::{Domain, State, Weight};
+use paas_tests::{Front, Request, Root, build, nginx, wait};
 use rustix::process::Signal;
-use table::{BackendId, BackendRecord, Change, Options, SiteId, SiteRecord, Writer};
 
 /// What an ordinary request to this path meets if the callback of this name panics in it.
 const IN_REQUESTS: &[(&str, &str, &[u16])] = &[
@@ -65,148 +60,14 @@ const IN_CONFIGURATION: &[&str] = &[
 /// Zones of shared memory can be made, but no directive makes one.
 const UNUSED: &str = "shared memory";
 
-/// An nginx that comes through every callback.
-struct Front {
-    nginx: Nginx,
-    prefix: PathBuf,
-    port: u16,
-    faults: PathBuf,
-    _site: Stub,
-    /// Connections to it are never accepted.
-    _silent: UnixListener,
-}
-
-impl Front {
-    fn start(root: &Root) -> Front {
-        let (port, tls, site) = (root.port(), root.port(), root.port());
-        let path = root.path().display();
-        let faults = root.write("faults", "");
-        fs::create_dir(root.join("activity")).expect("it is not there yet");
-        fill_table(&root.join("table"), site);
-        let _ = Certificate::new(root, &["tls.test"]);
-        let main = format!(
-            "load_module {};\nenv PAAS_FAULTS={};",
-            build::module_with_faults().display(),
-            faults.display()
-        );
-        let http = format!(
-            "paas_table {path}/table;
-             paas_activity {path}/activity;
-             paas_eject failures=3;
-             paas_socket \"{path}/{{id}}.sock\";
-             upstream servers {{ paas_hash $host; paas_keepalive 4; server 127.0.0.1:{site}; }}
-             upstream again {{ paas_hash $host; server 127.0.0.1:{site}; server localhost:{site}; }}
-             upstream tls {{ paas_hash $host; server 127.0.0.1:{tls}; }}
-             upstream backends {{ paas_hash; }}
-             server {{
-                 listen 127.0.0.1:{tls} ssl;
-                 ssl_certificate {path}/certificate.pem;
-                 ssl_certificate_key {path}/key.pem;
-                 # Sessions are handed out and not kept: every connection gets a new one.
-                 ssl_protocols TLSv1.2;
-                 ssl_session_tickets off;
-                 return 200 tls;
-             }}
-             server {{
-                 listen 127.0.0.1:{port};
-                 recursive_error_pages on;
-                 location /servers {{ proxy_pass http://servers; }}
-                 location /again {{ proxy_pass http://again; proxy_next_upstream http_404; }}
-                 location /tls {{ proxy_pass https://tls; }}
-                 location /table {{ paas_role balancer; proxy_pass http://backends; }}
-                 location /sleeping {{ paas_fallback initialize=/woken; proxy_pass http://127.0.0.1:{site}; }}
-                 location /slow {{ paas_fallback initialize=/never timeout=50ms; proxy_pass http://127.0.0.1:{site}; }}
-                 location = /woken {{ internal; return 204; }}
-                 location = /never {{ internal; proxy_pass http://unix:{path}/never.sock; proxy_read_timeout 500ms; }}
-                 location /variables {{
-                     return 200 '$paas_site $paas_site_id $paas_socket $paas_backend $paas_sent $paas_idempotent $paas_protocol $paas_reason $paas_id';
-                 }}
-             }}"
-        );
-        let site = Stub::tcp(site, |request| match request.target.as_str() {
-            "/again" => Answer::status(404, "another may have it"),
-            _ => Answer::ok("site"),
-        });
-        let silent = UnixListener::bind(root.join("never.sock")).expect("a socket can be bound");
-        open_to_all(&root.join("never.sock"));
-        let prefix = Nginx::configure(root, "front", &main, &http);
-        let mut command = Nginx::command(&prefix, "nginx.conf");
-        command.env("PAAS_FAULTS", &faults);
-        Front {
-            nginx: Nginx::launch(command, &prefix, port),
-            prefix,
-            port,
-            faults,
-            _site: site,
-            _silent: silent,
-        }
-    }
-
-    /// What `nginx -t` says of the configuration.
-    fn check(&self) -> (ExitStatus, String) {
-        let mut command = Nginx::command(&self.prefix, "nginx.conf");
-        let output = command.arg("-t").env("PAAS_FAULTS", &self.faults).output();
-        let output = output.expect("nginx can be run");
-        (
-            output.status,
-            String::from_utf8_lossy(&output.stderr).into_owned(),
-        )
-    }
-
-    fn inject(&self, callback: &str) {
-        fs::write(&self.faults, callback).expect("the file of faults can be written");
-    }
-
-    fn visit(&self, path: &str) -> u16 {
-        Request::get("a.test", path).send(self.port).status
-    }
-
-    fn panics(&self, callback: &str) -> usize {
-        let line = format!("panic in {callback} at");
-        self.nginx.errors().matches(&line).count()
-    }
-}
-
-fn fill_table(table: &Path, port: u16) {
-    let mut writer =
-        Writer::open_or_create(table, Options::default()).expect("a table can be made");
-    let primary = Domain::parse("a.test").expect("a domain");
-    let site = SiteRecord {
-        protocol: table::Protocol::Uwsgi,
-        id: SiteId::new(1).expect("not 0"),
-        primary: primary.clone(),
-        pin: None,
-        enabled: true,
-    };
-    let backend = BackendRecord {
-        id: BackendId::new(1).expect("not 0"),
-        name: "b1".to_owned(),
-        key: b"b1".to_vec(),
-        address: ([127, 0, 0, 1], port).into(),
-        weight: Weight::ONE,
-        state: State::Active,
-    };
-    let changes = [Change::PutBackend(backend), Change::PutHost(primary, site)];
-    writer.apply(1, changes).expect("the table can be written");
-    open_to_all(table);
-}
-
-/// nginx's workers read the table, and enter themselves among its readers.
-fn open_to_all(path: &Path) {
-    use std::os::unix::fs::PermissionsExt;
-    let mode = if path.is_dir() { 0o755 } else { 0o666 };
-    fs::set_permissions(path, fs::Permissions::from_mode(mode)).expect("it is ours");
-    for entry in fs::read_dir(path).into_iter().flatten().flatten() {
-        if !entry.file_type().is_ok_and(|kind| kind.is_symlink()) {
-            open_to_all(&entry.path());
-        }
-    }
+fn start(root: &Root) -> Front {
+    Front::start(root, &build::module_with_faults(), |command| command)
 }
 
 #[test]
 fn a_panic_in_a_request_costs_that_request_alone() {
     let root = Root::new();
-    let front = Front::start(&root);
+    let front = start(&root);
     assert_eq!(front.visit("/table"), 200);
     let (master, workers) = (front.nginx.master(), front.nginx.workers());
     for (callback, path, expected) in IN_REQUESTS {
@@ -230,7 +91,7 @@ fn a_panic_in_a_request_costs_that_request_alone() {
 #[test]
 fn a_panic_while_a_configuration_is_read_refuses_it_and_nginx_goes_on() {
     let root = Root::new();
-    let front = Front::start(&root);
+    let front = start(&root);
     assert_eq!(front.visit("/table"), 200);
     let (master, workers) = (front.nginx.master(), front.nginx.workers());
     for callback in IN_CONFIGURATION {
@@ -269,7 +130,7 @@ fn a_panic_while_a_configuration_is_read_refuses_it_and_nginx_goes_on() {
 #[test]
 fn a_panic_in_a_worker_that_starts_does_not_keep_it_from_serving() {
     let root = Root::new();
-    let front = Front::start(&root);
+    let front = start(&root);
     assert_eq!(front.visit("/table"), 200);
     front.inject("start of a worker");
     nginx::reload(front.nginx.master());
@@ -278,6 +139,46 @@ fn a_panic_in_a_worker_that_starts_does_not_keep_it_from_serving() {
     });
     assert_eq!(front.visit("/table"), 200);
     assert_no_signal(&front.nginx.errors());
+}
+
+#[test]
+fn a_worker_killed_in_any_callback_leaves_nothing_held() {
+    let root = Root::new();
+    let front = start(&root);
+    let mut counters = activity::Reader::new(&front.activity);
+    for (callback, path, _) in IN_REQUESTS {
+        let without = front.visit(path);
+        let worker = front.nginx.workers();
+        front.inject(&format!("kill {callback}"));
+        // The answer may be out by the time the callback is done.
+        let _ = Request::get("a.test", path).try_send(front.port);
+        wait::until_true(&format!("another worker after {callback}"), || {
+            let now = front.nginx.workers();
+            !now.is_empty() && now != worker
+        });
+        front.inject("");
+        wait::until_true("an answer of the new worker", || {
+            Request::get("a.test", path)
+                .try_send(front.port)
+                .is_ok_and(|answer| answer.status == without)
+        });
+        for (_, path, _) in IN_REQUESTS.iter().filter(|(_, path, _)| *path != "/slow") {
+            let status = front.visit(path);
+            assert!(
+                ![502, 503, 504].contains(&status),
+                "{path} after {callback}: {status}"
+            );
+        }
+        wait::until_true(
+            &format!("no request to be counted after {callback}"),
+            || {
+                let snapshot = counters.look().expect("the counters are there");
+                snapshot.is_complete() && snapshot.of(1).in_flight == 0
+            },
+        );
+    }
+    nginx::reload(front.nginx.master());
+    assert_eq!(front.visit("/table"), 200);
 }
 
 #[track_caller]

@@ -63,6 +63,7 @@ impl<'r> Backend<'r> {
         let options = Options {
             group: Some(nginx_group()),
             max_readers: 64,
+            ..Options::default()
         };
         let mut writer =
             Writer::open_or_create(root.join("table"), options).expect("a table can be made");

@@ -83,6 +83,7 @@ impl Balancer {
         let options = Options {
             group: Some(nginx::group()),
             max_readers: 64,
+            ..Options::default()
         };
         let mut balancer = Balancer {
             port,

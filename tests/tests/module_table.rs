@@ -95,6 +95,7 @@ fn writer(table: &Path) -> Writer {
         Options {
             group: Some(nginx::group()),
             max_readers: 64,
+            ..Options::default()
         },
     )
     .expect("a table can be made")

@@ -5,10 +5,10 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
 
 use paas_tests::platform::Options;
-use paas_tests::{Platform, Request, Root, nginx, wait};
+use paas_tests::{Platform, Request, Root, nginx, times, wait};
 
 #[test]
-fn ten_reloads_of_both_nginxes_under_load() {
+fn reloads_of_both_nginxes_under_load_lose_nothing() {
     let root = Root::new();
     let platform = Platform::with(
         &root,
@@ -48,7 +48,7 @@ fn ten_reloads_of_both_nginxes_under_load() {
             })
         })
         .collect();
-    for _ in 0..10 {
+    for _ in 0..times(10, 200) {
         for machine in ["balancer", "b1", "b2"] {
             nginx::reload(platform.nginx(machine).pid);
         }

@@ -54,6 +54,7 @@ impl Balancer {
         let options = Options {
             group: Some(nginx::group()),
             max_readers: 64,
+            ..Options::default()
         };
         let table = Writer::open_or_create(machine.join("var/lib/paas/table"), options)
             .expect("a table can be made");

@@ -46,6 +46,7 @@ pub fn fill(directory: &Path, group: Option<u32>, peers: usize, port: u16) -> an
     let options = Options {
         group,
         max_readers: 64,
+        ..Options::default()
     };
     let backends = (0..peers).map(|number| {
         let address = upstream(number, port);

@@ -6,6 +6,7 @@ use std::marker::PhantomData;
 use std::mem::{MaybeUninit, zeroed};
 use std::ptr::NonNull;
 
+pub(crate) use arguments::Refusal;
 use ngx::core::{NGX_CONF_ERROR, NGX_CONF_OK};
 use ngx::ffi::{
     NGX_LOG_EMERG, NGX_OK, ngx_command_t, ngx_conf_log_error, ngx_conf_t,
@@ -17,9 +18,6 @@ use ngx::log::{LOG_BUFFER_SIZE, write_fmt};
 use super::guard::{Entry, guard};
 use super::pool::Pool;
 use super::request::{Expression, bytes};
-
-/// Why a configuration is refused; nginx adds file and line.
-pub(crate) type Refusal = String;
 
 /// A configuration that is being read.
 #[derive(Clone, Copy)]
@@ -54,7 +52,7 @@ impl<'c> Conf<'c> {
     }
 
     /// The words behind the directive's name.
-    pub(crate) fn arguments(self) -> impl Iterator<Item = &'c [u8]> {
+    pub(crate) fn arguments(self) -> impl Iterator<Item = &'c [u8]> + Clone {
         // SAFETY: nginx hands an array of strings over with every directive; it lives while that is read.
         let words: &[ngx_str_t] = unsafe {
             match self.fields().args.as_ref() {

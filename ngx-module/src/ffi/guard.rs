@@ -108,22 +108,28 @@ fn report(entry: Entry, payload: Box<dyn Any + Send>) {
 /// Panics if this callback is named, as in the log, on a line of the file that the environment's `PAAS_FAULTS` names.
 /// A test changes that file while nginx runs. The panic comes before the callback has done anything; in a cleanup it
 /// comes after, which is where one could come from: a cleanup that does nothing would leave its timer on nginx's clock.
+/// With `kill ` before the name, the process is killed when the callback has done what it does.
 #[cfg(feature = "faults")]
 #[expect(clippy::panic, reason = "that is what it is for")]
 fn fault<R>(entry: Entry, body: impl FnOnce() -> R) -> R {
     let name = entry.to_string();
     let file = std::env::var_os("PAAS_FAULTS").and_then(|file| std::fs::read_to_string(file).ok());
-    let is_wanted = file.is_some_and(|names| names.lines().any(|wanted| wanted == name));
+    let names = file.unwrap_or_default();
     let inject = || std::panic::panic_any("an injected fault");
-    match entry {
-        Entry::Cleanup => {
-            let done = body();
-            if is_wanted {
-                inject();
-            }
-            done
-        }
-        _ if is_wanted => inject(),
-        _ => body(),
+    let is_panic = names.lines().any(|wanted| wanted == name);
+    if is_panic && !matches!(entry, Entry::Cleanup) {
+        inject();
     }
+    let done = body();
+    if is_panic {
+        inject();
+    }
+    if names
+        .lines()
+        .any(|wanted| wanted.strip_prefix("kill ") == Some(&name))
+    {
+        // SAFETY: it takes no pointer, and does not return.
+        unsafe { libc::raise(libc::SIGKILL) };
+    }
+    done
 }

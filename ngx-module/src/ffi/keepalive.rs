@@ -9,37 +9,16 @@ use std::ffi::c_void;
 use std::mem::zeroed;
 use std::ptr::{self, NonNull};
 
+use arguments::{Keepalive as Settings, Reuse};
 use ngx::ffi::{
     NGX_OK, NGX_PEER_FAILED, ngx_add_timer, ngx_close_connection, ngx_connection_t,
     ngx_current_msec, ngx_cycle, ngx_del_timer, ngx_destroy_pool, ngx_event_t, ngx_exiting,
     ngx_handle_read_event, ngx_http_upstream_t, ngx_int_t, ngx_log_t, ngx_peer_connection_t,
     ngx_terminate, ngx_uint_t,
 };
-use routing::idle::{Idle, Limits, Ticket};
+use routing::idle::{Idle, Ticket};
 
 use super::guard::{Entry, guard};
-
-/// What `paas_keepalive` says; times in milliseconds.
-#[derive(Clone, Copy)]
-pub(crate) struct Settings {
-    pub(crate) limits: Limits,
-    /// How long a connection may be idle.
-    pub(crate) timeout: usize,
-    /// How many requests it may serve.
-    pub(crate) requests: usize,
-    /// How old it may be when it becomes idle.
-    pub(crate) time: usize,
-    pub(crate) reuse: Reuse,
-}
-
-/// Which requests get a kept connection.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Reuse {
-    /// All of them; one that cannot be repeated, only if the kernel knows of no close.
-    Any,
-    /// Those that can be repeated: the close may be on its way, and such a request would be lost to it.
-    Repeatable,
-}
 
 /// The idle connections of one upstream block in this worker.
 pub(crate) struct Keepalive {

@@ -5,6 +5,7 @@
 //! that nginx calls runs inside [`guard`]. Nothing here decides anything about sites or backends.
 #![allow(unsafe_code)]
 
+mod builds;
 pub(crate) mod conf;
 pub(crate) mod context;
 pub(crate) mod elsewhere;

@@ -17,7 +17,7 @@ use ngx::ffi::{
 use super::conf::{Conf, Part, command};
 use super::guard::{Entry, guard};
 use super::request::Request;
-use super::{phase, upstream, variable};
+use super::{builds, phase, upstream, variable};
 use crate::directives::{HttpConf, LocationConf, ServerConf};
 use crate::{activity, directives, fallback, role, variables};
 
@@ -248,6 +248,7 @@ unsafe extern "C" fn postconfiguration(cf: *mut ngx_conf_t) -> ngx_int_t {
                     ngx_http_top_header_filter.map_or(ptr::null_mut(), |filter| filter as *mut ());
                 NEXT_HEADER_FILTER.store(next, Ordering::Relaxed);
                 ngx_http_top_header_filter = Some(header_filter);
+                builds::offer(header_filter);
             }
             NGX_OK as ngx_int_t
         }
@@ -280,6 +281,10 @@ unsafe extern "C" fn init_process(cycle: *mut ngx_cycle_t) -> ngx_int_t {
 static NEXT_HEADER_FILTER: AtomicPtr<()> = AtomicPtr::new(ptr::null_mut());
 
 unsafe extern "C" fn header_filter(request: *mut ngx_http_request_t) -> ngx_int_t {
+    if let Some(filter) = builds::filter_of_another() {
+        // SAFETY: it takes the request on as this one would.
+        return unsafe { filter(request) };
+    }
     let Some(raw) = NonNull::new(request) else {
         return NGX_ERROR as ngx_int_t;
     };

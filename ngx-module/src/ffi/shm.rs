@@ -16,6 +16,7 @@ use ngx::ffi::{
     ngx_slab_alloc, ngx_slab_pool_t,
 };
 
+use super::builds;
 use super::conf::{Conf, Refusal};
 use super::guard::{Entry as Guarded, guard};
 use super::module::ngx_http_paas_module;
@@ -37,12 +38,16 @@ struct Shape<const WORDS: usize> {
     first: Cell<*const Entry<WORDS>>,
 }
 
-/// What stands in front of the entries, for the zone that comes after.
+/// What stands in front of the entries, for the zone that comes after, perhaps in another build of the module.
 #[repr(C)]
 struct Header {
+    layout: u64,
     words: usize,
     count: usize,
 }
+
+/// Differs from that of every build whose header or whose entries mean something else.
+const LAYOUT: u64 = u64::from_be_bytes(*b"paas\0\0\0\x01");
 
 impl<const WORDS: usize> Zone<WORDS> {
     /// Asks nginx for a zone of this name, which nobody else may use.
@@ -152,6 +157,7 @@ unsafe fn allocate<const WORDS: usize>(
         let header = NonNull::new(ngx_slab_alloc(pool, size))?.cast::<Header>();
         header.cast::<u8>().write_bytes(0, size);
         header.write(Header {
+            layout: LAYOUT,
             words: WORDS,
             count,
         });
@@ -168,20 +174,21 @@ unsafe fn allocate<const WORDS: usize>(
 /// # Safety
 /// nginx is initialising the zones of a configuration: the one before is still there.
 unsafe fn before<const WORDS: usize>(zone: &ngx_shm_zone_t) -> &'static [Entry<WORDS>] {
-    // SAFETY: as the caller says: the list and the memory of its zones live; a zone with our tag and our `init` was filled
-    // by `allocate`, so its header tells its shape.
+    // SAFETY: as the caller says: the list and the memory of its zones live; a zone with the tag of a build of this module was
+    // filled by its `allocate`, so its header tells its shape.
     unsafe {
-        let mut part = match ngx_cycle.as_ref() {
-            Some(cycle) => &raw const cycle.shared_memory.part,
-            None => return &[],
+        let Some(cycle) = ngx_cycle.as_ref() else {
+            return &[];
         };
+        let mut part = &raw const cycle.shared_memory.part;
+        let tag = builds::of(cycle).map(|build| ptr::from_ref(build).cast::<c_void>());
         while let Some(list) = part.as_ref() {
             let zones: &[ngx_shm_zone_t] = match list.elts.is_null() {
                 true => &[],
                 false => std::slice::from_raw_parts(list.elts.cast(), list.nelts),
             };
             for old in zones {
-                let ours = old.tag == zone.tag
+                let ours = Some(old.tag.cast_const()) == tag
                     && !ptr::eq(old, zone)
                     && bytes(&old.shm.name) == bytes(&zone.shm.name);
                 if !ours || old.shm.addr.is_null() {
@@ -191,7 +198,7 @@ unsafe fn before<const WORDS: usize>(zone: &ngx_shm_zone_t) -> &'static [Entry<W
                     .data
                     .cast::<Header>();
                 match header.as_ref() {
-                    Some(found) if found.words == WORDS => {
+                    Some(found) if found.layout == LAYOUT && found.words == WORDS => {
                         return std::slice::from_raw_parts(header.add(1).cast(), found.count);
                     }
                     _ => return &[],
