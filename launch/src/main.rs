@@ -10,6 +10,8 @@
 //! 5. becomes uWSGI, through bubblewrap (see `sandbox`), with an environment of its own making; or runs the site's own server and
 //!    stays with it (see `command`).
 //!
+//! `paasctl` runs it, too, for an operator who wants to look around in a site's sandbox (see `visit`).
+//!
 //! It must never pass anything of the Emperor's on (environment, descriptors, groups, directory), and never run a site as root.
 
 mod command;
@@ -24,6 +26,7 @@ mod relay;
 mod sandbox;
 mod sys;
 mod user;
+mod visit;
 
 use std::env;
 use std::ffi::CString;
@@ -40,13 +43,22 @@ use sandbox::Sandbox;
 
 /// uWSGI's `UWSGI_EXILE_CODE`: the Emperor does not start this vassal again by itself.
 const EXILE: i32 = 26;
+/// What a site writes is its user's alone, and nginx's to read.
+const UMASK: u32 = 0o027;
 /// The first argument with which this program runs in a sandbox.
 const SERVE: &str = "serve";
+/// The first argument with which `paasctl` runs this program for a visitor of a site.
+const VISIT: &str = "visit";
 
 fn main() {
     let mut words = env::args().skip(1);
-    if words.next().as_deref() == Some(SERVE) {
-        eprintln!("paas-launch: {}", serve(words));
+    let problem = match words.next().as_deref() {
+        Some(SERVE) => Some(serve(words)),
+        Some(VISIT) => Some(visit::visit(words)),
+        _ => None,
+    };
+    if let Some(problem) = problem {
+        eprintln!("paas-launch: {problem}");
         exit(1);
     }
     if let Err(problem) = run() {
@@ -88,13 +100,14 @@ fn run() -> Result<(), String> {
 /// Comes back only with what went wrong.
 fn become_site(order: &Order, listener: OwnedFd, config: &[u8], pipe: i32, emperor: i32) -> String {
     let launch = || -> Result<String, String> {
-        sys::umask(0o027);
+        sys::umask(UMASK);
+        let voice = order.voice.as_ref().ok_or("the daemon did not say log")?;
         let places = Places {
             listener,
-            log: open_log(&order.log)?,
+            log: open_log(&voice.log)?,
             pipe,
             config: sys::sealed(config)?,
-            notice: open_notice(&order.notice)?,
+            notice: open_notice(&voice.notice)?,
         };
         // bubblewrap closes its own before the site's program runs.
         let status = sys::duplicate_above(places.notice.as_raw_fd(), descriptors::LAST)?;

@@ -426,6 +426,17 @@ pub fn leave_network() -> Result<(), String> {
     Ok(())
 }
 
+/// Makes descriptor 0 the terminal of a session of our own: jobs, signals of its keys, and nobody else's.
+pub fn take_terminal() -> Result<(), String> {
+    // SAFETY: takes nothing.
+    let session = unsafe { libc::setsid() };
+    check(session, "cannot make a session")?;
+    // SAFETY: takes numbers only.
+    let taken = unsafe { libc::ioctl(0, libc::TIOCSCTTY, 0) };
+    check(taken, "cannot take the terminal")?;
+    Ok(())
+}
+
 /// This program's own file, open only to be shown elsewhere.
 pub fn open_self() -> Result<OwnedFd, String> {
     use std::os::unix::fs::OpenOptionsExt;
