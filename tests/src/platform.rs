@@ -496,6 +496,26 @@ impl<'r> Platform<'r> {
         );
     }
 
+    /// As if the machine lost power: everything is killed, the daemons first, so that nobody tidies up.
+    ///
+    /// # Panics
+    /// When something cannot be killed.
+    pub fn lose_power(&mut self) {
+        self.signal_up(Signal::STOP);
+        for backend in 1..=self.options.backends {
+            self.end_daemon(backend, Signal::KILL);
+        }
+        let mut up = self.process.take().expect("it runs");
+        up.kill();
+        wait::until_true("the end of everything", || {
+            let left = process::under(&self.directory());
+            for seen in &left {
+                process::send(seen.pid, Signal::KILL);
+            }
+            left.is_empty()
+        });
+    }
+
     /// All error logs of its nginxes.
     #[must_use]
     pub fn nginx_errors(&self) -> String {
