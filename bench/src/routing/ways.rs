@@ -26,7 +26,9 @@ pub enum Way {
     Servers,
     /// `paas_hash` and the table, as `paasctl render` writes it: idle connections are kept per backend.
     Table,
-    /// The same with nginx's own `keepalive`.
+    /// The same with `paas_monitor`: health in a file, and every request counted.
+    Monitored,
+    /// As [`Way::Table`] with nginx's own `keepalive`.
     TableStock,
     /// A hash in Lua, `proxy_pass http://$backend`: no upstream block, so no connection is kept.
     LuaVariable,
@@ -37,13 +39,14 @@ pub enum Way {
 }
 
 /// All of them, in the order of the table of results.
-pub const WAYS: [Way; 10] = [
+pub const WAYS: [Way; 11] = [
     Way::Floor,
     Way::Static,
     Way::Control,
     Way::Consistent,
     Way::Servers,
     Way::Table,
+    Way::Monitored,
     Way::TableStock,
     Way::LuaVariable,
     Way::LuaBalancer,
@@ -61,6 +64,7 @@ impl Way {
             Way::Consistent => "consistent",
             Way::Servers => "paas-servers",
             Way::Table => "paas-table",
+            Way::Monitored => "paas-table-monitored",
             Way::TableStock => "paas-table-stock",
             Way::LuaVariable => "lua-variable",
             Way::LuaBalancer => "lua-balancer",
@@ -78,6 +82,7 @@ impl Way {
             Way::Consistent => "stock `hash $host consistent`",
             Way::Servers => "`paas_hash $host`, server lines",
             Way::Table => "`paas_hash`, table, `paas_keepalive`",
+            Way::Monitored => "the same, counted (`paas_monitor`)",
             Way::TableStock => "`paas_hash`, table, nginx's `keepalive`",
             Way::LuaVariable => "`set_by_lua_file`, `proxy_pass http://$ip`",
             Way::LuaBalancer => "`balancer_by_lua`, keep-alive",
@@ -180,7 +185,7 @@ impl Running {
                 self.way
             );
         }
-        if matches!(self.way, Way::Table | Way::TableStock) {
+        if matches!(self.way, Way::Table | Way::Monitored | Way::TableStock) {
             let status = Request::get("nobody.example.com", "/")
                 .try_send(self.port)?
                 .status;
@@ -238,7 +243,7 @@ fn configuration(
         .map(|number| format!("server {};\n", sites::upstream(number, setting.port)))
         .collect();
     let (keepalive, reuse) = match setting.keepalive {
-        Some(most) if way == Way::Table => (
+        Some(most) if matches!(way, Way::Table | Way::Monitored) => (
             format!("paas_keepalive {most} requests=1000000 timeout=600s;"),
             REUSE,
         ),
@@ -262,10 +267,15 @@ fn configuration(
             "",
             Some("backends"),
         ),
-        Way::Table | Way::TableStock => (
+        Way::Table | Way::Monitored | Way::TableStock => (
             format!(
-                "paas_table {};\n{}",
+                "paas_table {};\n{}{}",
                 setting.table.display(),
+                match way {
+                    Way::Monitored =>
+                        format!("paas_monitor {};\n", directory.join("backends").display()),
+                    _ => String::new(),
+                },
                 block("paas_hash;")
             ),
             "paas_role balancer;",
