@@ -135,7 +135,7 @@ pub fn write(all: &Results) -> anyhow::Result<()> {
             if !figures.is_empty() {
                 let ours = matches!(
                     way,
-                    Way::Servers | Way::Table | Way::Monitored | Way::TableStock
+                    Way::Servers | Way::Table | Way::Unwatched | Way::Monitored | Way::TableStock
                 );
                 bars.bar(&way.words().replace('`', ""), median(figures), ours);
             }

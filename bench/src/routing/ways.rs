@@ -26,7 +26,9 @@ pub enum Way {
     Servers,
     /// `paas_hash` and the table, as `paasctl render` writes it: idle connections are kept per backend.
     Table,
-    /// The same with `paas_monitor`: health in a file, and every request counted.
+    /// The same without `paas_eject`: nobody watches how the backends do.
+    Unwatched,
+    /// As [`Way::Table`] with `paas_monitor`: health in a file, and every request counted.
     Monitored,
     /// As [`Way::Table`] with nginx's own `keepalive`.
     TableStock,
@@ -39,13 +41,14 @@ pub enum Way {
 }
 
 /// All of them, in the order of the table of results.
-pub const WAYS: [Way; 11] = [
+pub const WAYS: [Way; 12] = [
     Way::Floor,
     Way::Static,
     Way::Control,
     Way::Consistent,
     Way::Servers,
     Way::Table,
+    Way::Unwatched,
     Way::Monitored,
     Way::TableStock,
     Way::LuaVariable,
@@ -64,6 +67,7 @@ impl Way {
             Way::Consistent => "consistent",
             Way::Servers => "paas-servers",
             Way::Table => "paas-table",
+            Way::Unwatched => "paas-table-unwatched",
             Way::Monitored => "paas-table-monitored",
             Way::TableStock => "paas-table-stock",
             Way::LuaVariable => "lua-variable",
@@ -82,7 +86,8 @@ impl Way {
             Way::Consistent => "stock `hash $host consistent`",
             Way::Servers => "`paas_hash $host`, server lines",
             Way::Table => "`paas_hash`, table, `paas_keepalive`",
-            Way::Monitored => "the same, counted (`paas_monitor`)",
+            Way::Unwatched => "the same, `paas_eject off`",
+            Way::Monitored => "watched and counted (`paas_monitor`)",
             Way::TableStock => "`paas_hash`, table, nginx's `keepalive`",
             Way::LuaVariable => "`set_by_lua_file`, `proxy_pass http://$ip`",
             Way::LuaBalancer => "`balancer_by_lua`, keep-alive",
@@ -185,7 +190,10 @@ impl Running {
                 self.way
             );
         }
-        if matches!(self.way, Way::Table | Way::Monitored | Way::TableStock) {
+        if matches!(
+            self.way,
+            Way::Table | Way::Unwatched | Way::Monitored | Way::TableStock
+        ) {
             let status = Request::get("nobody.example.com", "/")
                 .try_send(self.port)?
                 .status;
@@ -243,7 +251,7 @@ fn configuration(
         .map(|number| format!("server {};\n", sites::upstream(number, setting.port)))
         .collect();
     let (keepalive, reuse) = match setting.keepalive {
-        Some(most) if matches!(way, Way::Table | Way::Monitored) => (
+        Some(most) if matches!(way, Way::Table | Way::Unwatched | Way::Monitored) => (
             format!("paas_keepalive {most} requests=1000000 timeout=600s;"),
             REUSE,
         ),
@@ -267,13 +275,14 @@ fn configuration(
             "",
             Some("backends"),
         ),
-        Way::Table | Way::Monitored | Way::TableStock => (
+        Way::Table | Way::Unwatched | Way::Monitored | Way::TableStock => (
             format!(
                 "paas_table {};\n{}{}",
                 setting.table.display(),
                 match way {
                     Way::Monitored =>
                         format!("paas_monitor {};\n", directory.join("backends").display()),
+                    Way::Unwatched => "paas_eject off;\n".to_owned(),
                     _ => String::new(),
                 },
                 block("paas_hash;")
