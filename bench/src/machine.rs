@@ -97,9 +97,20 @@ fn only(cpu: usize) -> CpuSet {
 /// whether the kernel lets it; as a rule, only root may.
 #[must_use]
 pub fn go_before_others() -> bool {
+    schedule(["--rr", "--pid", "1"])
+}
+
+/// Takes that back, also for what is started from now on.
+#[must_use]
+pub fn go_with_others() -> bool {
+    schedule(["--other", "--pid", "0"])
+}
+
+fn schedule(how: [&str; 3]) -> bool {
     let own = std::process::id().to_string();
     std::process::Command::new("chrt")
-        .args(["--rr", "--pid", "1", &own])
+        .args(how)
+        .arg(own)
         .status()
         .is_ok_and(|status| status.success())
 }
