@@ -159,6 +159,15 @@ pub fn ask(
     })
 }
 
+/// Waits for a daemon's first answer: where its socket is held for it, a question waits in the queue until it comes.
+pub async fn until_it_answers(socket: &Path) -> io::Result<()> {
+    match converse(socket, Method::GET, "/status").await {
+        Ok(_) => Ok(()),
+        Err(Broken::Connect(error)) => Err(error),
+        Err(Broken::Exchange(error)) => Err(io::Error::other(error)),
+    }
+}
+
 enum Broken {
     Connect(io::Error),
     Exchange(hyper::Error),

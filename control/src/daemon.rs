@@ -2,9 +2,10 @@
 //!
 //! When it ends, running sites go on; the next daemon takes them over.
 
-use std::fs::{self, DirBuilder, File};
+use std::fs::{DirBuilder, File};
 use std::io;
-use std::os::unix::fs::{DirBuilderExt, PermissionsExt, chown};
+use std::os::unix::fs::DirBuilderExt;
+use std::os::unix::net::UnixListener as StdListener;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -23,15 +24,18 @@ use crate::follow::{self, FollowError, Follower};
 use crate::http::{self, Daemon};
 use crate::initialize::adopt::adopt;
 use crate::initialize::driver::{Driver, Message};
-use crate::initialize::held::remove_if_there;
 use crate::initialize::launching;
 use crate::initialize::machine::{Limits, Shown};
 use crate::initialize::prepare::{Place, SharedRegistry, group_of};
+use crate::listening;
 use crate::logs;
 use crate::registry::{self, RegistryError};
 use crate::sandbox::missing;
 use crate::settings::{Role, Settings};
 use crate::watch::{Directory, Readable};
+
+/// nginx's workers and root ask there.
+pub const CONTROL_MODE: u32 = 0o660;
 
 /// What keeps the daemon from running.
 #[derive(Debug, thiserror::Error)]
@@ -97,7 +101,7 @@ pub async fn run(settings: Settings) -> Result<(), DaemonError> {
         driver: driver.clone(),
     };
     tokio::spawn(changer.run());
-    let control = listen(&settings.paths().control_socket(), 0o660, group)?;
+    let control = control_socket(&settings, group)?;
     let api = http::router(Daemon {
         name: settings.name.clone(),
         follower,
@@ -166,22 +170,30 @@ fn lock(settings: &Settings) -> Result<File, DaemonError> {
     }
 }
 
+/// A socket bound here.
 fn listen(path: &Path, mode: u32, group: Option<u32>) -> Result<UnixListener, DaemonError> {
-    let make = || {
-        remove_if_there(path)?;
-        // Nobody connects before the mode is right: it is bound under another name.
-        let draft = path.with_extension("new");
-        remove_if_there(&draft)?;
-        let listener = UnixListener::bind(&draft)?;
-        fs::set_permissions(&draft, fs::Permissions::from_mode(mode))?;
-        chown(&draft, None, group)?;
-        fs::rename(&draft, path)?;
-        Ok(listener)
-    };
+    let make = || accepting(listening::bind(path, mode, group)?);
     make().map_err(|source| DaemonError::Make {
         path: path.to_owned(),
         source,
     })
+}
+
+/// The control socket: the one that whoever started this daemon holds, so that it stays open while daemons come and go.
+fn control_socket(settings: &Settings, group: Option<u32>) -> Result<UnixListener, DaemonError> {
+    let path = settings.paths().control_socket();
+    match listening::inherited(&path) {
+        Some(listener) => {
+            tracing::info!("the control socket was handed over");
+            accepting(listener).map_err(|source| DaemonError::Make { path, source })
+        }
+        None => listen(&path, CONTROL_MODE, group),
+    }
+}
+
+fn accepting(listener: StdListener) -> io::Result<UnixListener> {
+    listener.set_nonblocking(true)?;
+    UnixListener::from_std(listener)
 }
 
 async fn start_waking(

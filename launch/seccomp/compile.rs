@@ -71,11 +71,15 @@ fn json(list: &str, architecture: &str) -> Result<String, String> {
     Ok(json)
 }
 
-/// `arg1 != 5`, `arg0 & 7 == 0`
+/// `arg1 != 5`, `arg0 & 7 == 0`, `whole arg2 == 0`
 fn condition(text: &str) -> Option<String> {
     let number = |text: &str| match text.strip_prefix("0x") {
         Some(digits) => u32::from_str_radix(digits, 16).ok(),
         None => text.parse().ok(),
+    };
+    let (kind, text) = match text.strip_prefix("whole ") {
+        Some(text) => ("qword", text),
+        None => ("dword", text),
     };
     let words: Vec<&str> = text.split_whitespace().collect();
     let (argument, operator, value) = match *words {
@@ -91,6 +95,6 @@ fn condition(text: &str) -> Option<String> {
     let index: u8 = argument.strip_prefix("arg")?.parse().ok()?;
     let value = number(value)?;
     Some(format!(
-        r#"{{"index":{index},"type":"dword","op":{operator},"val":{value}}}"#
+        r#"{{"index":{index},"type":"{kind}","op":{operator},"val":{value}}}"#
     ))
 }

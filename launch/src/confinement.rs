@@ -47,8 +47,9 @@ impl Confinement {
             fs::write(&file, std::process::id().to_string())
                 .map_err(|error| format!("cannot enter the control group {group}: {error}"))?;
         }
-        // A dump of a process's memory would hold secrets, and lie who knows where.
-        sys::limit(libc::RLIMIT_CORE, 0)?;
+        // A dump of a process's memory would hold secrets, and lie who knows where. Of one byte there is none, and by it the
+        // kernel knows those whom it must not call the machine's handler for; nothing at all would let it.
+        sys::limit(libc::RLIMIT_CORE, 1)?;
         if let Some(descriptors) = self.descriptors {
             sys::limit(libc::RLIMIT_NOFILE, descriptors)?;
         }

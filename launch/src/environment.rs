@@ -42,8 +42,7 @@ mod tests {
             uid: 1,
             gid: 1,
             home: "/srv".to_owned(),
-            log: "/l".to_owned(),
-            notice: "/n".to_owned(),
+            voice: None,
             program,
             environment: ["LANG=de_DE.UTF-8", "A=b=c", "UWSGI_EMPEROR_FD=9"]
                 .map(String::from)

@@ -5,9 +5,12 @@
 //! 2. gets the site's listening socket and a few `key=value` lines, or nothing: then the vassal is not wanted, and it ends;
 //! 3. opens the site's log and notice pipe, enters what only root can enter (see `confinement`), and puts every descriptor in its
 //!    place (see `descriptors`);
-//! 4. becomes the site's user for good, and asks again to be killed with the Emperor, which becoming another user undid;
+//! 4. becomes the site's user for good, asks again to be killed with the Emperor, which becoming another user undid, and leaves a
+//!    process between the site and the Emperor's pipe (see `relay`);
 //! 5. becomes uWSGI, through bubblewrap (see `sandbox`), with an environment of its own making; or runs the site's own server and
 //!    stays with it (see `command`).
+//!
+//! `paasctl` runs it, too, for an operator who wants to look around in a site's sandbox (see `visit`).
 //!
 //! It must never pass anything of the Emperor's on (environment, descriptors, groups, directory), and never run a site as root.
 
@@ -19,9 +22,11 @@ mod netlink;
 mod network;
 mod order;
 mod question;
+mod relay;
 mod sandbox;
 mod sys;
 mod user;
+mod visit;
 
 use std::env;
 use std::ffi::CString;
@@ -38,13 +43,22 @@ use sandbox::Sandbox;
 
 /// uWSGI's `UWSGI_EXILE_CODE`: the Emperor does not start this vassal again by itself.
 const EXILE: i32 = 26;
+/// What a site writes is its user's alone, and nginx's to read.
+const UMASK: u32 = 0o027;
 /// The first argument with which this program runs in a sandbox.
 const SERVE: &str = "serve";
+/// The first argument with which `paasctl` runs this program for a visitor of a site.
+const VISIT: &str = "visit";
 
 fn main() {
     let mut words = env::args().skip(1);
-    if words.next().as_deref() == Some(SERVE) {
-        eprintln!("paas-launch: {}", serve(words));
+    let problem = match words.next().as_deref() {
+        Some(SERVE) => Some(serve(words)),
+        Some(VISIT) => Some(visit::visit(words)),
+        _ => None,
+    };
+    if let Some(problem) = problem {
+        eprintln!("paas-launch: {problem}");
         exit(1);
     }
     if let Err(problem) = run() {
@@ -86,13 +100,14 @@ fn run() -> Result<(), String> {
 /// Comes back only with what went wrong.
 fn become_site(order: &Order, listener: OwnedFd, config: &[u8], pipe: i32, emperor: i32) -> String {
     let launch = || -> Result<String, String> {
-        sys::umask(0o027);
+        sys::umask(UMASK);
+        let voice = order.voice.as_ref().ok_or("the daemon did not say log")?;
         let places = Places {
             listener,
-            log: open_log(&order.log)?,
+            log: open_log(&voice.log)?,
             pipe,
             config: sys::sealed(config)?,
-            notice: open_notice(&order.notice)?,
+            notice: open_notice(&voice.notice)?,
         };
         // bubblewrap closes its own before the site's program runs.
         let status = sys::duplicate_above(places.notice.as_raw_fd(), descriptors::LAST)?;
@@ -105,6 +120,9 @@ fn become_site(order: &Order, listener: OwnedFd, config: &[u8], pipe: i32, emper
             .map_err(|error| format!("cannot leave the vassal directory: {error}"))?;
         user::become_user(order)?;
         sys::die_with(emperor, descriptors::PIPE)?;
+        if sandbox.is_some() {
+            relay::put_between(descriptors::PIPE)?;
+        }
         let environment = environment::of(order, descriptors::PIPE);
         let (program, words) = match (sandbox.zip(opened.as_ref()), &order.program) {
             (Some((sandbox, opened)), program) => {

@@ -12,16 +12,23 @@ pub struct Order {
     pub gid: u32,
     /// The site's directory, for `HOME`.
     pub home: String,
-    /// Where standard output and error go.
-    pub log: String,
-    /// The pipe on which uWSGI tells that the site is ready, and that it stops.
-    pub notice: String,
+    /// What the platform hears of it by; a visitor's program has its own terminal or pipes.
+    pub voice: Option<Voice>,
     /// What to run.
     pub program: Program,
     /// `NAME=VALUE`, secrets among them.
     pub environment: Vec<String>,
     /// What holds it in.
     pub confinement: Confinement,
+}
+
+/// Where a site's processes speak.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Voice {
+    /// Where standard output and error go.
+    pub log: String,
+    /// The pipe on which uWSGI tells that the site is ready, and that it stops.
+    pub notice: String,
 }
 
 /// What to run for a site.
@@ -57,8 +64,13 @@ impl Order {
             uid: lines.number("uid")?,
             gid: lines.number("gid")?,
             home: lines.path("home")?,
-            log: lines.path("log")?,
-            notice: lines.path("notice")?,
+            voice: match (lines.optional("log")?, lines.optional("notice")?) {
+                (None, None) => None,
+                _ => Some(Voice {
+                    log: lines.path("log")?,
+                    notice: lines.path("notice")?,
+                }),
+            },
             program,
             environment: lines.all("environment"),
             confinement: Confinement::parse(&lines)?,

@@ -21,6 +21,12 @@ pub fn parent() -> i32 {
     unsafe { libc::getppid() }
 }
 
+/// The number of this process.
+pub fn own_pid() -> i32 {
+    // SAFETY: takes and changes nothing.
+    unsafe { libc::getpid() }
+}
+
 /// Who this process is to the kernel.
 pub fn effective_uid() -> u32 {
     // SAFETY: takes and changes nothing.
@@ -130,6 +136,54 @@ pub fn close_on_exec_above(last: i32) -> Result<(), String> {
     let result = unsafe { libc::close_range(first, u32::MAX, flags) };
     check(result, "cannot close the Emperor's files")?;
     Ok(())
+}
+
+/// Closes everything above `last`. Only for a process that uses nothing of it any more and ends without a return.
+pub fn close_above(last: i32) -> Result<(), String> {
+    // SAFETY: takes numbers only; what owned the files does not come to close them once more.
+    let result = unsafe { libc::close_range(last.unsigned_abs() + 1, u32::MAX, 0) };
+    check(result, "cannot close files")?;
+    Ok(())
+}
+
+/// A second process that goes on here; whether this is the first.
+pub fn fork() -> Result<bool, String> {
+    // SAFETY: this program has one thread, so the second process finds no lock taken by another.
+    let child = unsafe { libc::fork() };
+    Ok(check(child, "cannot make a process")? > 0)
+}
+
+/// Waits, at most so long, until one of the two can be read or has ended; the first only if it is `wanted`.
+pub fn readable(
+    descriptors: [i32; 2],
+    wanted: bool,
+    most: Option<std::time::Duration>,
+) -> Result<[bool; 2], String> {
+    let [first, second] = descriptors;
+    let wait = |fd| libc::pollfd {
+        fd,
+        events: libc::POLLIN,
+        revents: 0,
+    };
+    let mut ends = [wait(if wanted { first } else { -1 }), wait(second)];
+    let most = most.map_or(-1, |most| {
+        i32::try_from(most.as_millis()).map_or(i32::MAX, |most| most + 1)
+    });
+    // SAFETY: two pollfds, which outlive the call; a negative descriptor is not looked at.
+    let ready = unsafe { libc::poll(ends.as_mut_ptr(), 2, most) };
+    if ready < 0 && Error::last_os_error().raw_os_error() == Some(libc::EINTR) {
+        return Ok([false; 2]);
+    }
+    check(ready, "cannot wait")?;
+    Ok(ends.map(|end| end.revents != 0))
+}
+
+/// Reads what there is, as far as there is room; nothing at the end.
+pub fn read_bytes(descriptor: i32, room: &mut [u8]) -> Result<&[u8], Error> {
+    // SAFETY: the room outlives the call, and its true length is given.
+    let count = unsafe { libc::read(descriptor, room.as_mut_ptr().cast(), room.len()) };
+    let count = usize::try_from(count).map_err(|_| Error::last_os_error())?;
+    Ok(room.get(..count).unwrap_or_default())
 }
 
 /// Leaves every further group.
@@ -369,6 +423,17 @@ pub fn leave_network() -> Result<(), String> {
     // SAFETY: takes a number only; this process has one thread.
     let result = unsafe { libc::unshare(libc::CLONE_NEWNET) };
     check(result, "cannot make a network")?;
+    Ok(())
+}
+
+/// Makes descriptor 0 the terminal of a session of our own: jobs, signals of its keys, and nobody else's.
+pub fn take_terminal() -> Result<(), String> {
+    // SAFETY: takes nothing.
+    let session = unsafe { libc::setsid() };
+    check(session, "cannot make a session")?;
+    // SAFETY: takes numbers only.
+    let taken = unsafe { libc::ioctl(0, libc::TIOCSCTTY, 0) };
+    check(taken, "cannot take the terminal")?;
     Ok(())
 }
 

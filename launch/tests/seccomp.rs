@@ -98,8 +98,8 @@ fn what_a_site_needs_is_allowed() {
 
 #[test]
 fn what_would_lead_out_does_not_exist() {
-    // mount, ptrace, bpf, unshare, setns, keyctl, io_uring_setup, clone3, userfaultfd, kexec_load, open_by_handle_at
-    for number in [165, 101, 321, 272, 308, 250, 425, 435, 323, 246, 304] {
+    // mount, ptrace, bpf, unshare, setns, keyctl, io_uring_setup, clone3, userfaultfd, kexec_load, open_by_handle_at, sync
+    for number in [165, 101, 321, 272, 308, 250, 425, 435, 323, 246, 304, 162] {
         assert_eq!(x86_64(number, &[]), ENOSYS, "{number}");
     }
     for number in [40, 117, 280, 97, 268, 219, 425, 435, 282, 104, 265] {
@@ -127,6 +127,14 @@ fn what_is_allowed_in_part_is_looked_at() {
         (41, vec![16, 3, 12], ENOSYS),
         (41, vec![38, 5, 0], ENOSYS),
         (41, vec![17, 3, 0], ENOSYS),
+        (16, vec![0, 0x5423], ENOSYS),
+        // setrlimit, prlimit64: of cores, and only to ask; a pointer is looked at as a whole.
+        (160, vec![4, 0x7fff_0000_0000], ENOSYS),
+        (160, vec![7, 0x7fff_0000_0000], ALLOW),
+        (302, vec![0, 4, 0x7fff_0000_0000], ENOSYS),
+        (302, vec![0, 4, 0x1_0000_0000], ENOSYS),
+        (302, vec![0, 4, 0, 0x7fff_0000_0000], ALLOW),
+        (302, vec![0, 7, 0x7fff_0000_0000], ALLOW),
         (135, vec![0xffff_ffff], ALLOW),
         (135, vec![0x0004_0000], ENOSYS),
     ] {

@@ -14,15 +14,17 @@ use crate::context::{Context, Reason};
 use crate::ffi::log::Level;
 use crate::ffi::phase::Handler;
 use crate::ffi::request::{Expression, Outcome, Request};
-use crate::ffi::subrequest::Subrequest;
+use crate::ffi::subrequest::{End, Subrequest};
 use crate::ffi::timer::Timer;
 use crate::role::ELSEWHERE;
 use crate::site;
 
 mod parked;
+mod patience;
 mod reason;
 
 use parked::Slot;
+use patience::Patience;
 
 /// The location that passes the question on to our daemon. No client can name it: it has no leading slash.
 const INITIALIZE: &[u8] = b"paas:initialize";
@@ -52,15 +54,24 @@ pub(crate) enum Stage {
     #[default]
     New,
     /// Somebody was asked.
-    Parked {
-        subrequest: Subrequest,
-        _timer: Timer,
-        _slot: Slot,
-    },
+    Parked { subrequest: Subrequest, wait: Wait },
     /// The answer is there; the handler has not been called again yet.
-    Answered(Verdict),
+    Answered { verdict: Verdict, wait: Wait },
+    /// Nobody answered: the question is put again when this timer says so.
+    Postponed { _again: Timer, wait: Wait },
+    /// It says so.
+    Due(Wait),
     /// The handler has let the request go on, or refused it.
     Decided,
+}
+
+/// What a request holds while it waits.
+pub(crate) struct Wait {
+    /// For the end of its time.
+    _timer: Timer,
+    _slot: Slot,
+    /// With whoever should answer and does not.
+    patience: Patience,
 }
 
 /// What became of the question.
@@ -114,7 +125,17 @@ impl Handler for Fallback {
             Stage::Parked { .. } => visit.decide(Verdict::Unanswered {
                 word: "internal-error",
             }),
-            Stage::Answered(verdict) => visit.decide(verdict),
+            Stage::Answered {
+                verdict: Verdict::Unanswered { word: UNREACHABLE },
+                wait,
+            } => visit.postpone(wait),
+            Stage::Answered { verdict, .. } => visit.decide(verdict),
+            // Woken for another reason.
+            Stage::Postponed { .. } => {
+                context.stage.replace(stage);
+                Outcome::Again
+            }
+            Stage::Due(wait) => visit.ask(wait).unwrap_or(Outcome::Failed),
             // It was replayed, failed again and came back.
             Stage::Decided => visit.begin(),
         }
@@ -170,6 +191,14 @@ impl<'r> Visit<'r> {
     }
 
     fn park(&self, slot: Slot) -> Option<Outcome> {
+        self.ask(Wait {
+            _timer: Timer::start(self.request, self.settings.timeout, timed_out)?,
+            _slot: slot,
+            patience: Patience::new(),
+        })
+    }
+
+    fn ask(&self, wait: Wait) -> Option<Outcome> {
         let target = match &self.settings.initialize {
             Some(initialize) => self.request.evaluate(initialize)?,
             None => INITIALIZE,
@@ -179,14 +208,29 @@ impl<'r> Visit<'r> {
             parts.next().unwrap_or_default(),
             parts.next().unwrap_or_default(),
         );
-        let timer = Timer::start(self.request, self.settings.timeout)?;
         let subrequest = self.request.ask(uri, args)?;
-        self.context.stage.replace(Stage::Parked {
-            subrequest,
-            _timer: timer,
-            _slot: slot,
-        });
+        self.context
+            .stage
+            .replace(Stage::Parked { subrequest, wait });
         Some(Outcome::Again)
+    }
+
+    /// Nobody answered. Whoever should is being restarted, perhaps: asking twice does no harm.
+    fn postpone(&self, mut wait: Wait) -> Outcome {
+        let unreachable = Verdict::Unanswered { word: UNREACHABLE };
+        // Whatever the answer would be, this is a real 502.
+        let is_lost = self.context.was_sent.get() == Some(true) && !self.request.is_idempotent();
+        let Some(pause) = wait.patience.pause().filter(|_| !is_lost) else {
+            return self.decide(unreachable);
+        };
+        let Some(again) = Timer::start(self.request, pause, due) else {
+            return self.decide(unreachable);
+        };
+        self.context.stage.replace(Stage::Postponed {
+            _again: again,
+            wait,
+        });
+        Outcome::Again
     }
 
     /// Ends the visit: the request goes on or is refused.
@@ -262,10 +306,10 @@ impl Verdict {
     }
 
     /// What the answer to the question means.
-    fn of(answer: Request<'_>, status: Option<u16>) -> Self {
-        match status {
-            Some(200..=299) => Self::Ready,
-            Some(status @ (502..=504)) => Self::Refuse {
+    fn of(answer: Request<'_>, end: End) -> Self {
+        match end {
+            End::Answered(200..=299) => Self::Ready,
+            End::Answered(status @ (502..=504)) => Self::Refuse {
                 status,
                 retry_after: answer
                     .answer_header("Retry-After")
@@ -274,51 +318,76 @@ impl Verdict {
                 word: answer.answer_header("X-Paas-Reason").and_then(reason::word),
                 id: answer.answer_header("X-Paas-Id").and_then(reason::word),
             },
-            Some(_) => Self::Unanswered {
+            End::Answered(_) => Self::Unanswered {
                 word: "unexpected-answer",
             },
-            None => Self::Unanswered {
-                word: "unreachable",
-            },
+            End::Late => Self::Unanswered { word: TIMEOUT },
+            End::Unreachable => Self::Unanswered { word: UNREACHABLE },
         }
     }
 }
 
 /// The subrequest has ended. nginx may say so twice, the second time with all of its headers.
-pub(crate) fn answered(parent: Request<'_>, answer: Request<'_>, status: Option<u16>) {
+pub(crate) fn answered(parent: Request<'_>, answer: Request<'_>, end: End) {
     let Some(context) = parent.context() else {
         return;
     };
     let mut stage = context.stage.borrow_mut();
-    let may_be_noted = match &*stage {
-        Stage::Parked { .. } => true,
-        Stage::Answered(Verdict::Unanswered { word }) => *word != TIMEOUT,
-        Stage::Answered(_) => true,
-        Stage::New | Stage::Decided => false,
+    // What was noted before counts, but for the end of the time.
+    *stage = match std::mem::take(&mut *stage) {
+        Stage::Parked { wait, .. } => Stage::Answered {
+            verdict: Verdict::of(answer, end),
+            wait,
+        },
+        Stage::Answered { verdict, wait }
+            if !matches!(verdict, Verdict::Unanswered { word: TIMEOUT }) =>
+        {
+            Stage::Answered {
+                verdict: Verdict::of(answer, end),
+                wait,
+            }
+        }
+        stage => stage,
     };
-    if may_be_noted {
-        *stage = Stage::Answered(Verdict::of(answer, status));
-    }
 }
 
 const TIMEOUT: &str = "timeout";
+const UNREACHABLE: &str = "unreachable";
 
 /// The request has waited as long as it may.
-pub(crate) fn timed_out(request: Request<'_>) {
+fn timed_out(request: Request<'_>) {
+    let Some(context) = request.context() else {
+        return;
+    };
+    let timeout = |wait| Stage::Answered {
+        verdict: Verdict::Unanswered { word: TIMEOUT },
+        wait,
+    };
+    match context.stage.take() {
+        Stage::Parked { subrequest, wait } => {
+            context.stage.replace(timeout(wait));
+            subrequest.abort();
+        }
+        Stage::Postponed { wait, .. } | Stage::Due(wait) => {
+            context.stage.replace(timeout(wait));
+            let _ = request.go_on();
+        }
+        stage => {
+            context.stage.replace(stage);
+        }
+    }
+}
+
+/// The question is to be put again.
+fn due(request: Request<'_>) {
     let Some(context) = request.context() else {
         return;
     };
     let stage = context.stage.take();
-    if let Stage::Parked {
-        subrequest,
-        _timer,
-        _slot,
-    } = stage
-    {
-        context
-            .stage
-            .replace(Stage::Answered(Verdict::Unanswered { word: TIMEOUT }));
-        subrequest.abort();
+    if let Stage::Postponed { wait, .. } = stage {
+        context.stage.replace(Stage::Due(wait));
+        // Without memory for that, the end of its time wakes it.
+        let _ = request.go_on();
     } else {
         context.stage.replace(stage);
     }

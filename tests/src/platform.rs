@@ -355,6 +355,23 @@ impl<'r> Platform<'r> {
         }
     }
 
+    /// Kills a backend's daemon, as in the middle of an upgrade: `up` holds its socket, and starts the next one not before
+    /// [`BetweenDaemons::end`].
+    pub fn between_daemons(&self, backend: u16) -> BetweenDaemons<'_> {
+        self.signal_up(Signal::STOP);
+        self.end_daemon(backend, Signal::KILL);
+        BetweenDaemons {
+            platform: self,
+            backend,
+        }
+    }
+
+    fn signal_up(&self, signal: Signal) {
+        if let Some(up) = &self.process {
+            up.signal(signal);
+        }
+    }
+
     /// Waits until a backend's daemon answers.
     fn wait_for_daemon(&self, backend: u16) {
         wait::until_true("a daemon that answers", || {
@@ -533,6 +550,30 @@ impl DaemonGap<'_> {
     /// Lets `up` start a daemon again, and waits until it answers.
     pub fn end(self) {
         drop(self.lock);
+        self.platform.wait_for_daemon(self.backend);
+    }
+}
+
+/// The time between two daemons of a backend.
+#[derive(Debug)]
+#[must_use]
+pub struct BetweenDaemons<'p> {
+    platform: &'p Platform<'p>,
+    backend: u16,
+}
+
+impl BetweenDaemons<'_> {
+    /// How many questions wait for the next daemon.
+    #[must_use]
+    pub fn questions(&self) -> usize {
+        // The kernel remembers the name that it was bound by.
+        let run = self.platform.backend(self.backend).join("run/paas");
+        process::queue_length(&run.join("control.new"))
+    }
+
+    /// Lets `up` start a daemon, and waits until it answers.
+    pub fn end(self) {
+        self.platform.signal_up(Signal::CONT);
         self.platform.wait_for_daemon(self.backend);
     }
 }

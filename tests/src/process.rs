@@ -256,6 +256,8 @@ pub fn family(first: u32) -> Vec<Seen> {
 #[must_use]
 pub fn ask_daemon(socket: &Path) -> Option<serde_json::Value> {
     let mut stream = UnixStream::connect(socket).ok()?;
+    // `up` holds the socket while no daemon runs.
+    stream.set_read_timeout(Some(Duration::from_secs(2))).ok()?;
     stream
         .write_all(&Request::get("paas", "/status").to_bytes())
         .ok()?;

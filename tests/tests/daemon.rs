@@ -1,9 +1,13 @@
 //! The daemon is restarted while sites run: they go on, and nothing of theirs is lost.
 
+use std::io::{BufReader, Write};
+use std::os::unix::net::UnixStream;
+use std::process::Command;
 use std::thread;
 
-use paas_tests::process::{self, Seen};
-use paas_tests::{Platform, Request, Root, wait};
+use paas_tests::load::{Load, Versioned};
+use paas_tests::process::{self, Process, Seen};
+use paas_tests::{Platform, Request, Response, Root, build, wait};
 use rustix::process::Signal;
 
 fn master(platform: &Platform<'_>, domain: &str) -> u32 {
@@ -73,6 +77,144 @@ fn a_daemon_that_was_killed_takes_its_sites_back() {
 #[test]
 fn a_daemon_that_was_stopped_takes_its_sites_back() {
     restarted_by(Signal::TERM);
+}
+
+#[test]
+fn the_first_visitors_of_sleeping_sites_wait_for_the_next_daemon() {
+    let root = Root::new();
+    let platform = Platform::start(&root);
+    let names: Vec<_> = (0..4).map(|number| format!("s{number}.test")).collect();
+    let sites: Vec<_> = names.iter().map(|name| platform.recorder(name)).collect();
+    let port = platform.port();
+    let between = platform.between_daemons(1);
+    let visitors: Vec<_> = names
+        .iter()
+        .flat_map(|name| {
+            [
+                Request::get(name, "/get"),
+                Request::post(name, "/post", "body"),
+            ]
+        })
+        .map(|request| thread::spawn(move || request.send(port)))
+        .collect();
+    wait::until_true("eight questions", || between.questions() >= visitors.len());
+    between.end();
+    for visitor in visitors {
+        let answer = visitor.join().expect("an answer");
+        let _ = answer.expect(200);
+    }
+    for site in sites {
+        let ran = (site.ran("GET", "/get"), site.ran("POST", "/post"));
+        assert_eq!((ran, site.starts()), ((1, 1), 1));
+    }
+    platform.assert_healthy();
+}
+
+#[test]
+fn parked_visitors_outlive_the_daemon_that_parked_them() {
+    for signal in [Signal::TERM, Signal::KILL] {
+        let root = Root::new();
+        let platform = Platform::start(&root);
+        let site = platform.recorder("a.test");
+        site.close();
+        let port = platform.port();
+        let parked: Vec<_> = (0..10)
+            .flat_map(|number| {
+                let path = format!("/{number}");
+                [
+                    Request::get("a.test", &path),
+                    Request::post("a.test", &path, "x"),
+                ]
+            })
+            .map(|request| thread::spawn(move || request.send(port)))
+            .collect();
+        platform.wait_for_parked("a.test", parked.len());
+        platform.restart_daemon(1, signal);
+        // They ask the new one, which has taken the start over.
+        platform.wait_for_parked("a.test", parked.len());
+        site.open();
+        for visitor in parked {
+            let _ = visitor.join().expect("an answer").expect(200);
+        }
+        assert_eq!((site.starts(), site.requests().len()), (1, 20));
+        platform.assert_healthy();
+    }
+}
+
+#[test]
+fn daemons_are_replaced_under_load_and_nothing_is_lost_or_started_again() {
+    let root = Root::new();
+    let platform = Platform::start(&root);
+    let busy = Versioned::add(&platform, &root, "busy.test", "1");
+    assert_eq!(busy.version(&platform), "1");
+    let names: Vec<_> = (0..6).map(|number| format!("s{number}.test")).collect();
+    let sites: Vec<_> = names.iter().map(|name| platform.recorder(name)).collect();
+    let vassals = platform.vassals("busy.test");
+    let port = platform.port();
+    let load = Load::start(port, "busy.test", 6);
+    load.more(20);
+    for (number, name) in names.iter().enumerate() {
+        let visitors = [
+            Request::get(name, "/get"),
+            Request::post(name, "/post", "body"),
+        ]
+        .map(|request| thread::spawn(move || request.send(port)));
+        let signal = [Signal::TERM, Signal::KILL][number % 2];
+        platform.restart_daemon(1, signal);
+        for visitor in visitors {
+            let _ = visitor.join().expect("an answer").expect(200);
+        }
+        load.more(20);
+    }
+    let answered = load.end(&busy);
+    assert!(answered >= 140, "{answered}");
+    assert_eq!(platform.vassals("busy.test"), vassals, "no new generation");
+    for site in sites {
+        let ran = (site.ran("GET", "/get"), site.ran("POST", "/post"));
+        assert_eq!(ran, (1, 1));
+    }
+    platform.assert_healthy();
+}
+
+#[test]
+fn a_daemon_takes_the_socket_that_systemd_holds() {
+    // As systemd does it: bound before, handed over as descriptor 3, named in the environment.
+    const SYSTEMD: &str = "import os, socket, sys\n\
+        s = socket.socket(socket.AF_UNIX); s.bind(sys.argv[1]); s.listen()\n\
+        s.set_inheritable(True) if s.fileno() == 3 else os.dup2(s.fileno(), 3)\n\
+        os.environ.update(LISTEN_PID=str(os.getpid()), LISTEN_FDS='1')\n\
+        os.execv(sys.argv[2], sys.argv[2:])";
+    let root = Root::new();
+    root.write("m/etc/paas/paas.toml", "roles = [\"balancer\"]\n");
+    let socket = root.join("m/run/paas/control.sock");
+    std::fs::create_dir_all(socket.parent().expect("a directory")).expect("ours");
+    let start = || {
+        let mut command = Command::new("python3");
+        command.args(["-c", SYSTEMD]).arg(&socket);
+        command.arg(build::program("paasctl")).arg("--root");
+        command.arg(root.join("m")).arg("serve");
+        Process::start(
+            "paasctl serve",
+            &mut command,
+            &root.join("log"),
+            Signal::TERM,
+        )
+    };
+    let mut daemon = start();
+    let answer = wait::until("an answer", || {
+        let mut stream = UnixStream::connect(&socket).ok()?;
+        let question = Request::get("paas", "/status").to_bytes();
+        stream.write_all(&question).ok()?;
+        Response::read(&mut BufReader::new(stream), false).ok()
+    });
+    let _ = answer.expect(200);
+    assert!(
+        daemon.output().contains("handed over"),
+        "{}",
+        daemon.output()
+    );
+    daemon.stop();
+    assert!(socket.exists(), "it is systemd's");
 }
 
 #[test]

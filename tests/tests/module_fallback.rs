@@ -372,6 +372,59 @@ fn visitors_that_give_up_free_their_places() {
 }
 
 #[test]
+fn a_service_that_is_away_for_a_moment_is_asked_again() {
+    let root = Root::new();
+    let front = front(&root, "");
+    let port = front.port;
+    let visitors: Vec<_> = [
+        Request::get("a.test", "/"),
+        Request::post("a.test", "/", "x"),
+    ]
+    .into_iter()
+    .map(|request| thread::spawn(move || request.send(port)))
+    .collect();
+    let refusals = || front.nginx.errors().matches("init.sock failed").count();
+    wait::until_true("the third question of both", || refusals() >= 6);
+    let (service, site) = waking(&front);
+    for visitor in visitors {
+        let _ = visitor.join().expect("an answer").expect(200);
+    }
+    assert_eq!((service.received().len(), received(&site).len()), (2, 2));
+    front.nginx.assert_healthy();
+}
+
+#[test]
+fn a_visitor_who_leaves_before_the_service_comes_back_costs_nothing() {
+    let root = Root::new();
+    let front = front(&root, "max_parked=1");
+    let mut visitor = Connection::open(front.port).expect("nginx listens");
+    visitor
+        .send(&Request::get("a.test", "/gone"))
+        .expect("it is sent");
+    let refusals = || front.nginx.errors().matches("init.sock failed").count();
+    wait::until_true("two questions", || refusals() >= 2);
+    drop(visitor);
+    let (service, _site) = waking(&front);
+    // The place that it had is free again as soon as it is noticed to be gone, or answered.
+    wait::until_true("another visitor's answer", || {
+        Request::get("a.test", "/next").send(front.port).status == 200
+    });
+    assert!(!service.received().is_empty());
+    front.nginx.assert_healthy();
+}
+
+#[test]
+fn a_service_that_stays_away_is_given_up() {
+    let root = Root::new();
+    let front = front(&root, "timeout=1s");
+    let answer = Request::get("a.test", "/").send(front.port);
+    assert_eq!(answer.status, 503, "{answer:?}");
+    assert!(answer.header("retry-after").is_some());
+    assert!(front.nginx.errors().matches("init.sock failed").count() > 2);
+    front.nginx.assert_healthy();
+}
+
+#[test]
 fn a_service_that_does_not_answer_in_time_is_not_waited_for() {
     let root = Root::new();
     let front = front(&root, "timeout=1s");

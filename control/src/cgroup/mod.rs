@@ -77,7 +77,8 @@ impl Groups {
         }
     }
 
-    /// Makes the group of a user and, below it, of a generation of a site; answers the directories to enter.
+    /// Makes the group of a user and, below it, of a generation of a site; answers the directories to enter. A user's limits are
+    /// written if there was no such group: those of one that there is are kept up to date by the daemon.
     pub fn make(
         &self,
         uid: u32,
@@ -86,15 +87,24 @@ impl Groups {
         site: &Limits,
     ) -> io::Result<Vec<PathBuf>> {
         let mut leaves = Vec::new();
+        let mut is_new = false;
         for tree in self.trees() {
             let user = tree.join(user_name(uid));
             let leaf = user.join(leaf);
+            is_new |= !user.is_dir();
             DirBuilder::new().recursive(true).create(&user)?;
             self.share(&tree, &user)?;
             DirBuilder::new().recursive(true).create(&leaf)?;
             leaves.push(leaf);
         }
-        self.limit(uid, user)?;
+        if is_new && let Err(problem) = self.limit(uid, user) {
+            // The next one is new again.
+            for leaf in &leaves {
+                let _ = fs::remove_dir(leaf);
+                let _ = leaf.parent().map(fs::remove_dir);
+            }
+            return Err(problem);
+        }
         for leaf in &leaves {
             self.write(leaf, &site.cpu_within(user))?;
         }

@@ -91,6 +91,9 @@ fn version_2_shares_what_is_not_shared_yet_and_forbids_swap_where_there_is_any()
         .make(5, "1@1", &limits(1 << 20, None), &Limits::default())
         .unwrap();
     assert_eq!(text(mount.path(), "cgroup.subtree_control"), "+pids");
+    // The limits of a user with a group are not written by a start.
+    assert_eq!(text(&user, "memory.swap.max"), "max");
+    groups.limit(5, &limits(1 << 20, None)).unwrap();
     assert_eq!(text(&user, "memory.swap.max"), "0");
 }
 

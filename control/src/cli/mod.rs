@@ -3,6 +3,7 @@
 mod add_site;
 mod application;
 mod backend;
+mod doctor;
 mod domain;
 mod env;
 mod life;
@@ -21,6 +22,7 @@ mod takeover;
 mod tuning;
 pub mod up;
 mod user;
+mod visit;
 mod why;
 
 pub use machine::Machine;
@@ -128,6 +130,12 @@ pub enum Command {
     ListOptions(Format),
     /// Show what a site's logs say.
     Logs(logs::Logs),
+    /// Look at all that this machine needs, and say what is wrong and what to do. Fails if something does not work.
+    Doctor(Format),
+    /// Open a shell in a site's sandbox, as its user.
+    Shell(visit::Shell),
+    /// Run a command in a site's sandbox, as its user.
+    Exec(visit::Exec),
     /// Let a further domain lead to a site.
     AddDomain(domain::Add),
     /// List domains and the sites they lead to.
@@ -232,6 +240,9 @@ fn dispatch(cli: Cli, out: &mut dyn Write) -> Result<ExitCode, CliError> {
         Command::ReloadSite(order) => life::order(&Machine::load(root)?, Kind::Reload, &order, out),
         Command::DisableSite(order) => life::disable(&Machine::load(root)?, &order, out),
         Command::EnableSite(order) => life::enable(&Machine::load(root)?, &order, out),
+        Command::Doctor(format) => doctor::run(&Machine::load(root)?, format, out),
+        Command::Shell(arguments) => visit::shell(&Machine::load(root)?, &arguments),
+        Command::Exec(arguments) => visit::exec(&Machine::load(root)?, &arguments),
         Command::CheckTakeover(arguments) => takeover::run(&Machine::load(root)?, *arguments, out),
         command => registry(&Machine::load(root)?, command, out).map(|()| ExitCode::SUCCESS),
     }
@@ -285,6 +296,9 @@ fn registry(machine: &Machine, command: Command, out: &mut dyn Write) -> Result<
         | Command::DisableSite(_)
         | Command::EnableSite(_)
         | Command::CheckTakeover(_)
+        | Command::Doctor(_)
+        | Command::Shell(_)
+        | Command::Exec(_)
         | Command::Route(_)
         | Command::Render(_)
         | Command::Serve(_)

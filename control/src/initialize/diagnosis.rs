@@ -54,7 +54,7 @@ const EXILE: u8 = 26;
 const KILL: u8 = 9;
 
 /// What a line of the log says, in the order of trust: the first that is found is the reason.
-const IN_THE_LOG: [(&str, Reason); 22] = [
+const IN_THE_LOG: [(&str, Reason); 23] = [
     ("MemoryError", Reason::OutOfMemory),
     ("Cannot allocate memory", Reason::OutOfMemory),
     ("can't start new thread", Reason::TooManyProcesses),
@@ -66,7 +66,11 @@ const IN_THE_LOG: [(&str, Reason); 22] = [
         "BlockingIOError: [Errno 11] Resource temporarily unavailable",
         Reason::TooManyProcesses,
     ),
-    // bubblewrap: what holds the site in takes processes, too.
+    // paas-launch and bubblewrap: what holds the site in takes processes, too.
+    (
+        "cannot make a process: Resource temporarily unavailable",
+        Reason::TooManyProcesses,
+    ),
     (
         "Creating new namespace failed: Resource temporarily unavailable",
         Reason::TooManyProcesses,
@@ -103,7 +107,9 @@ pub fn of_end(exit: Option<Exit>, log: &str) -> Reason {
             .map(|(_, reason)| *reason)
     };
     match exit {
-        Some(Exit::Code(EXILE)) => Reason::NotLaunched,
+        Some(Exit::Code(EXILE)) => written()
+            .filter(|reason| *reason == Reason::TooManyProcesses)
+            .unwrap_or(Reason::NotLaunched),
         Some(Exit::Signal(KILL)) => written()
             .filter(|reason| *reason == Reason::OutOfMemory)
             .unwrap_or(Reason::Killed),

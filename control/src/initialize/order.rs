@@ -42,25 +42,31 @@ impl Order {
             log = log.display(),
             notice = notice.display(),
         );
-        let mut say = |key: &str, value: &str| {
-            // Writing to a string cannot fail.
-            let _ = writeln!(lines, "{key}={}", encoded(value));
-        };
         match &site.application {
-            Application::Wsgi(_) => say("uwsgi", uwsgi),
-            Application::Command(command) => {
-                for word in command.words() {
-                    say("argument", word);
-                }
-                if let Some(venv) = &site.venv {
-                    say("venv", venv.as_str());
-                }
-            }
+            Application::Wsgi(_) => say(&mut lines, "uwsgi", uwsgi),
+            Application::Command(command) => say_command(&mut lines, site, command.words()),
         }
-        for (name, variable) in environment.variables() {
-            let text = format!("{name}={}", variable.value.expose());
-            say("environment", &text);
+        say_environment(&mut lines, environment);
+        lines.push_str(&confinement.lines());
+        lines.push('\n');
+        Order(lines)
+    }
+
+    /// The order for an operator's own program among the site's files: `words`, in a terminal of this kind, if it is one.
+    pub fn visit(
+        site: &Site,
+        environment: &Environment,
+        (uid, gid): (u32, u32),
+        confinement: &Confinement,
+        words: &[String],
+        terminal: Option<&str>,
+    ) -> Order {
+        let mut lines = format!("uid={uid}\ngid={gid}\nhome={}\n", site.directory);
+        say_command(&mut lines, site, words);
+        if let Some(terminal) = terminal {
+            say(&mut lines, "environment", &format!("TERM={terminal}"));
         }
+        say_environment(&mut lines, environment);
         lines.push_str(&confinement.lines());
         lines.push('\n');
         Order(lines)
@@ -69,6 +75,27 @@ impl Order {
     /// The lines.
     pub fn as_bytes(&self) -> &[u8] {
         self.0.as_bytes()
+    }
+}
+
+fn say(lines: &mut String, key: &str, value: &str) {
+    // Writing to a string cannot fail.
+    let _ = writeln!(lines, "{key}={}", encoded(value));
+}
+
+fn say_command(lines: &mut String, site: &Site, words: &[String]) {
+    for word in words {
+        say(lines, "argument", word);
+    }
+    if let Some(venv) = &site.venv {
+        say(lines, "venv", venv.as_str());
+    }
+}
+
+fn say_environment(lines: &mut String, environment: &Environment) {
+    for (name, variable) in environment.variables() {
+        let text = format!("{name}={}", variable.value.expose());
+        say(lines, "environment", &text);
     }
 }
 

@@ -4,6 +4,7 @@
 //!
 //! Must never leave a process behind, and never touch the processes of another root.
 mod machine;
+mod program;
 mod supervisor;
 
 use crate::generations::Generations;

@@ -1,7 +1,9 @@
 //! The processes of a platform: starts them, waits until each is ready, starts again what ends, stops all of it.
 use super::UpError;
 use super::machine::Machine;
+use super::program::Program;
 use crate::cgroup::Groups;
+use crate::client;
 use crate::initialize::confine::{CGROUPS, group_name, interface};
 use crate::outbound;
 use crate::settings::Role;
@@ -9,7 +11,9 @@ use crate::watch::Directory;
 use rustix::fs::inotify::WatchFlags;
 use rustix::process::{Pid, Signal, kill_process, kill_process_group};
 use std::fs::{self, OpenOptions};
-use std::path::{Path, PathBuf};
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixListener;
+use std::path::Path;
 use std::process::{ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 use tokio::process::{Child, Command};
@@ -21,95 +25,15 @@ const READY_WITHIN: Duration = Duration::from_secs(30);
 const STOP_WITHIN: Duration = Duration::from_secs(15);
 /// A program that ran for this long did start; its next end is a new story.
 const STEADY: Duration = Duration::from_secs(10);
-
-/// What `up` starts on a machine, in the order of starting.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Program {
-    Emperor,
-    Daemon,
-    Nginx,
-}
-
-impl Program {
-    fn name(self) -> &'static str {
-        match self {
-            Self::Emperor => "the Emperor",
-            Self::Daemon => "the daemon",
-            Self::Nginx => "nginx",
-        }
-    }
-
-    /// The signal that asks it to finish its work and end.
-    fn stop(self) -> Signal {
-        match self {
-            Self::Emperor => Signal::INT,
-            Self::Daemon => Signal::TERM,
-            Self::Nginx => Signal::QUIT,
-        }
-    }
-
-    fn command(self, machine: &Machine) -> Result<std::process::Command, UpError> {
-        let settings = &machine.settings;
-        let current = settings.paths().current();
-        let mut command = std::process::Command::new("setpriv");
-        // If `up` itself is killed, nothing of it stays.
-        command.args([
-            "--pdeathsig",
-            if self == Self::Emperor {
-                "KILL"
-            } else {
-                "TERM"
-            },
-            "--",
-        ]);
-        match self {
-            Self::Emperor => command
-                .arg(settings.backend.uwsgi.as_path())
-                .arg("--ini")
-                .arg(current.join("emperor.ini")),
-            Self::Daemon => {
-                let program = std::env::current_exe().map_err(|source| UpError::System {
-                    what: "the path of this program",
-                    source,
-                })?;
-                command
-                    .arg(program)
-                    .arg("--root")
-                    .arg(&machine.root)
-                    .arg("serve")
-            }
-            Self::Nginx => command
-                .arg(settings.nginx.binary.as_path())
-                .arg("-c")
-                .arg(current.join("nginx.conf"))
-                .args(["-g", "daemon off;"]),
-        };
-        Ok(command)
-    }
-
-    /// The file that appears when it is ready.
-    fn ready(self, machine: &Machine) -> PathBuf {
-        let paths = machine.settings.paths();
-        match self {
-            Self::Emperor => paths.emperor_stats(),
-            Self::Daemon => paths.control_socket(),
-            Self::Nginx => paths.nginx_pid(),
-        }
-    }
-
-    fn log(self, machine: &Machine) -> PathBuf {
-        machine.settings.paths().logs().join(match self {
-            Self::Emperor => "emperor.log",
-            Self::Daemon => "paasctl.log",
-            Self::Nginx => "nginx.log",
-        })
-    }
-}
+/// After so many ends in a row a daemon does not seem to come back: its visitors are told, instead of waiting.
+const HELD_FOR: u32 = 3;
 
 struct Running<'a> {
     machine: &'a Machine,
     program: Program,
     child: Child,
+    /// The daemon's control socket: who connects while it is restarted waits for the next one.
+    door: Option<UnixListener>,
     since: Instant,
     failures: u32,
 }
@@ -163,11 +87,13 @@ async fn start_and_watch<'a>(
             programs.insert(0, Program::Emperor);
         }
         for program in programs {
-            let child = start(machine, program)?;
+            let door = program.door(machine)?;
+            let child = start(machine, program, door.as_ref())?;
             running.push(Running {
                 machine,
                 program,
                 child,
+                door,
                 since: Instant::now(),
                 failures: 0,
             });
@@ -180,14 +106,20 @@ async fn start_and_watch<'a>(
     watch(running).await
 }
 
-fn start(machine: &Machine, program: Program) -> Result<Child, UpError> {
+fn start(
+    machine: &Machine,
+    program: Program,
+    door: Option<&UnixListener>,
+) -> Result<Child, UpError> {
     let not_ready = |why: String| UpError::NotReady {
         machine: machine.name.clone(),
         program: program.name(),
         why,
         log: program.log(machine),
     };
-    let _ = fs::remove_file(program.ready(machine));
+    if let Some(file) = program.ready(machine) {
+        let _ = fs::remove_file(file);
+    }
     if program == Program::Emperor {
         // Nothing runs, so nothing may be described: whatever is visited wakes again.
         clear(&machine.settings.paths().vassals()).map_err(|source| UpError::Write {
@@ -208,7 +140,11 @@ fn start(machine: &Machine, program: Program) -> Result<Child, UpError> {
         source,
     })?;
     let mut command = program.command(machine)?;
-    command.stdin(Stdio::null()).stdout(log).stderr(errors);
+    let door = door.map(UnixListener::try_clone).transpose();
+    let stdin = door
+        .map_err(|error| not_ready(error.to_string()))?
+        .map_or_else(Stdio::null, |door| OwnedFd::from(door).into());
+    command.stdin(stdin).stdout(log).stderr(errors);
     // A process group of its own: Ctrl-C at the terminal is for `up`, which stops the others in order.
     std::os::unix::process::CommandExt::process_group(&mut command, 0);
     Command::from(command)
@@ -228,12 +164,21 @@ fn clear(directory: &Path) -> std::io::Result<()> {
     Ok(())
 }
 
-/// Waits until the program's file appears; the kernel tells.
+/// Waits until the program's file appears, or until it answers; nothing is polled.
 async fn until_ready(running: &mut Running<'_>) -> Result<(), UpError> {
     let file = running.program.ready(running.machine);
+    let socket = running.machine.settings.paths().control_socket();
+    let ready = async {
+        match &file {
+            Some(file) => appears(file).await.map_err(|error| error.to_string()),
+            None => client::until_it_answers(&socket)
+                .await
+                .map_err(|error| error.to_string()),
+        }
+    };
     let outcome = tokio::time::timeout(READY_WITHIN, async {
         tokio::select! {
-            appeared = appears(&file) => appeared.map_err(|error| error.to_string()),
+            ready = ready => ready,
             status = running.child.wait() => Err(ended(status)),
         }
     })
@@ -281,12 +226,18 @@ async fn watch(running: &mut [Running<'_>]) -> Result<(), UpError> {
             pause.as_secs_f64(),
             ended_one.program.log(machine).display()
         );
+        if ended_one.failures >= HELD_FOR {
+            ended_one.door = None;
+        }
         // What it leaves behind would hold its sockets: nginx's workers go on without their master.
         if let Some(group) = groups.get(index).copied().flatten() {
             let _ = kill_process_group(group, Signal::KILL);
         }
         tokio::time::sleep(pause).await;
-        ended_one.child = start(machine, ended_one.program)?;
+        if ended_one.door.is_none() {
+            ended_one.door = ended_one.program.door(machine)?;
+        }
+        ended_one.child = start(machine, ended_one.program, ended_one.door.as_ref())?;
         ended_one.since = Instant::now();
     }
 }

@@ -5,8 +5,8 @@ use std::ptr::NonNull;
 
 use ngx::ffi::{
     NGX_AGAIN, NGX_DECLINED, NGX_ERROR, NGX_HTTP_LOCK, NGX_HTTP_PATCH, NGX_HTTP_POST, NGX_OK,
-    ngx_http_complex_value, ngx_http_complex_value_t, ngx_http_request_t, ngx_int_t, ngx_str_t,
-    ngx_uint_t,
+    ngx_http_complex_value, ngx_http_complex_value_t, ngx_http_post_request, ngx_http_request_t,
+    ngx_int_t, ngx_str_t, ngx_uint_t,
 };
 
 use super::log::Log;
@@ -120,6 +120,13 @@ impl<'r> Request<'r> {
         // SAFETY: `upstream` is null or the living upstream of this request.
         unsafe { self.fields().upstream.as_ref() }
             .is_some_and(|upstream| upstream.request_sent() != 0)
+    }
+
+    /// Lets nginx go on with this request as soon as the callback at hand has returned. None: out of memory.
+    pub(crate) fn go_on(self) -> Option<()> {
+        // SAFETY: the request lives, and nginx keeps what it posts in the request's own pool.
+        let code = unsafe { ngx_http_post_request(self.as_ptr(), std::ptr::null_mut()) };
+        (code == NGX_OK as ngx_int_t).then_some(())
     }
 
     /// The value of an expression that [`super::conf::Conf::expression`] compiled.

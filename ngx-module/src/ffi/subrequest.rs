@@ -5,9 +5,9 @@ use std::mem::zeroed;
 use std::ptr::{self, NonNull};
 
 use ngx::ffi::{
-    NGX_ERROR, NGX_HTTP_SUBREQUEST_WAITED, NGX_OK, ngx_http_finalize_request,
-    ngx_http_post_subrequest_t, ngx_http_request_body_t, ngx_http_request_t, ngx_http_subrequest,
-    ngx_int_t, ngx_uint_t,
+    NGX_ERROR, NGX_HTTP_GATEWAY_TIME_OUT, NGX_HTTP_SUBREQUEST_WAITED, NGX_OK,
+    ngx_http_finalize_request, ngx_http_post_subrequest_t, ngx_http_request_body_t,
+    ngx_http_request_t, ngx_http_subrequest, ngx_int_t, ngx_uint_t,
 };
 
 use super::guard::{Entry, guard};
@@ -15,6 +15,17 @@ use super::request::Request;
 
 /// A subrequest under way. It lives in the parent's context: all requests of a client's request share one pool.
 pub(crate) struct Subrequest(NonNull<ngx_http_request_t>);
+
+/// How a subrequest ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum End {
+    /// With this status.
+    Answered(u16),
+    /// Whom it was sent to did not answer in the time its location gives.
+    Late,
+    /// There was nobody, or the connection broke.
+    Unreachable,
+}
 
 impl<'r> Request<'r> {
     /// Sends `GET uri?args` without a body to the location of that name; `fallback::answered` hears the answer.
@@ -60,15 +71,19 @@ impl<'r> Request<'r> {
         }
     }
 
-    /// The status this subrequest was answered with; None if the server it was sent to did not answer.
-    fn answered_status(self, code: ngx_int_t) -> Option<u16> {
+    /// How this subrequest ended.
+    fn end(self, code: ngx_int_t) -> End {
         // SAFETY: `upstream` is null or the living upstream of this request.
         let status = match unsafe { self.fields().upstream.as_ref() } {
             Some(upstream) => upstream.headers_in.status_n,
             None if self.fields().headers_out.status != 0 => self.fields().headers_out.status,
             None => usize::try_from(code).unwrap_or(0),
         };
-        u16::try_from(status).ok().filter(|&status| status != 0)
+        match u16::try_from(status) {
+            Ok(0) | Err(_) if code == NGX_HTTP_GATEWAY_TIME_OUT as ngx_int_t => End::Late,
+            Ok(0) | Err(_) => End::Unreachable,
+            Ok(status) => End::Answered(status),
+        }
     }
 }
 
@@ -117,7 +132,7 @@ unsafe extern "C" fn finished(
             if let Some(subrequest) = subrequest
                 && let Some(parent) = subrequest.parent()
             {
-                crate::fallback::answered(parent, subrequest, subrequest.answered_status(code));
+                crate::fallback::answered(parent, subrequest, subrequest.end(code));
                 // SAFETY: a request has a connection, which outlives it.
                 let client_is_gone = unsafe { subrequest.fields().connection.as_ref() }
                     .is_none_or(|c| c.error() != 0);

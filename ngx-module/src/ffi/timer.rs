@@ -11,13 +11,17 @@ use super::guard::{Entry, guard};
 use super::request::Request;
 
 /// The event of a timer, in the request's pool; taken off nginx's clock before the pool goes.
-struct Event(ngx_event_t);
+#[repr(C)]
+struct Event {
+    nginx: ngx_event_t,
+    then: fn(Request<'_>),
+}
 
 impl Drop for Event {
     fn drop(&mut self) {
-        if self.0.timer_set() != 0 {
+        if self.nginx.timer_set() != 0 {
             // SAFETY: the event is on nginx's clock and has not moved since it was put there.
-            unsafe { ngx_del_timer(&raw mut self.0) };
+            unsafe { ngx_del_timer(&raw mut self.nginx) };
         }
     }
 }
@@ -26,17 +30,21 @@ impl Drop for Event {
 pub(crate) struct Timer(NonNull<Event>);
 
 impl Timer {
-    /// Calls `fallback::timed_out` after this many milliseconds. None: out of memory.
-    pub(crate) fn start(request: Request<'_>, milliseconds: usize) -> Option<Self> {
+    /// Calls `then` after this many milliseconds; what it has posted runs afterwards. None: out of memory.
+    pub(crate) fn start(
+        request: Request<'_>,
+        milliseconds: usize,
+        then: fn(Request<'_>),
+    ) -> Option<Self> {
         // SAFETY: for nginx's event all zeroes is a value.
-        let mut event: ngx_event_t = unsafe { zeroed() };
-        event.data = request.as_ptr().cast();
-        event.handler = Some(expired);
+        let mut nginx: ngx_event_t = unsafe { zeroed() };
+        nginx.data = request.as_ptr().cast();
+        nginx.handler = Some(expired);
         // SAFETY: a request has a connection, which outlives it.
-        event.log = unsafe { request.fields().connection.as_ref() }?.log;
-        let kept = request.pool()?.keep(Event(event))?;
+        nginx.log = unsafe { request.fields().connection.as_ref() }?.log;
+        let kept = request.pool()?.keep(Event { nginx, then })?;
         // SAFETY: the event stays in its place in the pool until Drop takes it off the clock.
-        unsafe { ngx_add_timer(&raw mut (*kept.as_ptr()).0, milliseconds) };
+        unsafe { ngx_add_timer(&raw mut (*kept.as_ptr()).nginx, milliseconds) };
         Some(Self(kept))
     }
 }
@@ -46,7 +54,7 @@ impl Drop for Timer {
         // SAFETY: the event lives in the pool of the request whose context holds this timer: the memory of a
         // pool is freed after all its cleanups ran, and an event that Drop has visited is off the clock.
         unsafe {
-            let event = &raw mut (*self.0.as_ptr()).0;
+            let event = &raw mut (*self.0.as_ptr()).nginx;
             if (*event).timer_set() != 0 {
                 ngx_del_timer(event);
             }
@@ -61,7 +69,9 @@ unsafe extern "C" fn expired(event: *mut ngx_event_t) {
         let Some(raw) = request else { return };
         // SAFETY: as above.
         let (request, connection) = unsafe { (Request::from_raw(raw), raw.as_ref().connection) };
-        crate::fallback::timed_out(request);
+        // SAFETY: the event is the first field of the one that `start` made.
+        let then = unsafe { (*event.cast::<Event>()).then };
+        then(request);
         // SAFETY: the connection is not closed before its posted requests have run.
         unsafe { ngx_http_run_posted_requests(connection) };
     });

@@ -159,10 +159,10 @@ impl Driver {
         };
         let record = &mut life.record;
         let complained = record.detail.is_some() && record.start.phases.spawn.is_none();
-        let cause = if complained {
-            Reason::NotLaunched
-        } else {
-            cause
+        let cause = match cause {
+            Reason::TooManyProcesses => cause,
+            _ if complained => Reason::NotLaunched,
+            cause => cause,
         };
         if !record.told {
             let exit = evidence
