@@ -67,6 +67,9 @@ pub struct Pairs {
     pub woken: Vec<Phases>,
     /// By hand.
     pub by_hand: Vec<Phases>,
+    /// Waking without the bytecode of the site's own code.
+    #[serde(default)]
+    pub uncompiled: Vec<Phases>,
 }
 
 /// All sites, by the name of the example.
@@ -115,7 +118,7 @@ fn measure(
     // The first of each does not count: it compiles, and reads files from the disk.
     site.wake(&app)?;
     by_hand.run(&app)?;
-    let (mut woken, mut started) = (Vec::new(), Vec::new());
+    let (mut woken, mut started, mut uncompiled) = (Vec::new(), Vec::new(), Vec::new());
     for pair in 0..pairs {
         eprint!("\r{name}: pair {} of {pairs} ", pair + 1);
         site.wait_asleep();
@@ -128,6 +131,10 @@ fn measure(
             site.wait_asleep();
             started.push(by_hand.run(&app)?);
         }
+        // It has the bytecode again afterwards: Python writes what it compiles.
+        site.wait_asleep();
+        app.uncompile()?;
+        uncompiled.push(site.wake(&app)?);
     }
     eprintln!();
     site.wait_asleep();
@@ -135,6 +142,7 @@ fn measure(
         machine,
         woken,
         by_hand: started,
+        uncompiled,
     })
 }
 

@@ -28,6 +28,7 @@ pub fn document(all: &Results) -> String {
         "promised",
         "verdict",
         "pairs",
+        "no bytecode, ms more",
     ]);
     for (name, pairs) in all {
         let each = |phases: &[Phases]| phases.iter().map(|phases| phases.all).collect::<Vec<_>>();
@@ -48,6 +49,15 @@ pub fn document(all: &Results) -> String {
             format!("<= {PROMISED:.0}"),
             verdict.to_owned(),
             added.len().to_string(),
+            match pairs.uncompiled.is_empty() {
+                true => String::new(),
+                false => {
+                    let more = each(&pairs.uncompiled).into_iter().zip(&woken);
+                    let more: Vec<f64> = more.map(|(without, with)| without - with).collect();
+                    let (low, high) = interval(&more);
+                    format!("{:.1} ({low:.1} - {high:.1})", median(&more))
+                }
+            },
         ]);
     }
     let head = ["phase", "what"]
