@@ -3,6 +3,7 @@
 mod density;
 mod machine;
 mod nanoseconds;
+mod placement;
 mod plot;
 mod results;
 mod routing;
@@ -29,6 +30,8 @@ enum Name {
     Routing(routing::Arguments),
     /// From a visit of a sleeping site to its first answer, against uWSGI started by hand (promise W1).
     Wake(wake::Arguments),
+    /// How even the load is and who moves: our placement, modulo, ketama, Maglev (promise R3).
+    Placement(placement::Arguments),
     /// What sites that are awake cost beside very many asleep, and how fast one wakes then.
     Density(density::Arguments),
     /// What choosing a backend costs (promise R2).
@@ -41,6 +44,7 @@ fn main() -> ExitCode {
     let done = match Bench::parse().name {
         Name::Routing(arguments) => routing::run(&arguments),
         Name::Wake(arguments) => wake::run(&arguments),
+        Name::Placement(arguments) => placement::run(&arguments),
         Name::Density(arguments) => density::run(&arguments),
         Name::Choose(arguments) => nanoseconds::run(nanoseconds::CHOOSE, &arguments),
         Name::Table(arguments) => nanoseconds::run(nanoseconds::TABLE, &arguments),

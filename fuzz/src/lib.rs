@@ -1,4 +1,4 @@
-//! What must hold for any bytes: [`host`], [`table`](table()), [`arguments`](arguments()), [`escape`]. Each panics if it does not.
+//! What must hold for any bytes: [`host()`], [`table()`], [`arguments()`], [`escape()`]. Each panics if it does not.
 //!
 //! `scripts/fuzz` lets libFuzzer look for such bytes; a short search of another kind is among the tests. `seeds/` has the bytes
 //! to begin with, and every input that ever broke something.

@@ -78,14 +78,7 @@ impl Tabled {
             },
         )
         .expect("a table can be made");
-        let backends = records
-            .iter()
-            .take(count.into())
-            .cloned()
-            .map(Change::PutBackend);
-        writer
-            .rebuild(1, backends.chain((0..SITES).map(site)))
-            .expect("written");
+        writer.rebuild(1, content(first, count)).expect("written");
         let http = format!(
             "paas_table {};
              {}
@@ -208,6 +201,12 @@ impl Tabled {
             stub.hang_up();
         }
     }
+}
+
+/// A table with so many backends, at ports from `first` on, and all sites.
+pub fn content(first: u16, count: u16) -> impl Iterator<Item = Change> {
+    let backends = (0..count).map(move |number| Change::PutBackend(record(first, number)));
+    backends.chain((0..SITES).map(site))
 }
 
 fn record(first: u16, number: u16) -> BackendRecord {
