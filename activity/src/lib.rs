@@ -19,6 +19,7 @@
     clippy::indexing_slicing
 )]
 
+pub mod backends;
 mod layout;
 mod reader;
 mod slot;

@@ -216,7 +216,7 @@ pub fn now() -> u64 {
 }
 
 /// Some words of the file; behind its end there are zeroes.
-fn words(file: &File, start: usize, count: usize) -> io::Result<Vec<u64>> {
+pub(crate) fn words(file: &File, start: usize, count: usize) -> io::Result<Vec<u64>> {
     let mut bytes = vec![0; count * 8];
     let (mut offset, mut rest) = (start as u64 * 8, bytes.as_mut_slice());
     while !rest.is_empty() {
@@ -233,7 +233,7 @@ fn words(file: &File, start: usize, count: usize) -> io::Result<Vec<u64>> {
 }
 
 /// Marks which bytes of a range are locked by a process that lives.
-fn held(file: &File, start: u64, end: u64, marks: &mut [bool]) -> io::Result<()> {
+pub(crate) fn held(file: &File, start: u64, end: u64, marks: &mut [bool]) -> io::Result<()> {
     let mut ranges = vec![(start, end)];
     while let Some((start, end)) = ranges.pop() {
         if start >= end {

@@ -19,6 +19,7 @@ mod eject;
 mod fallback;
 mod hash;
 mod keepalive;
+mod observe;
 mod role;
 mod socket;
 
@@ -27,6 +28,7 @@ pub use eject::eject;
 pub use fallback::Fallback;
 pub use hash::Hash;
 pub use keepalive::{Keepalive, Reuse};
+pub use observe::{Form, Health};
 pub use role::Role;
 pub use socket::{Path, Pattern};
 

@@ -14,13 +14,14 @@ use rustix::fs::{FlockOperation, flock};
 use rustix::process::{Resource, Rlimit, geteuid, getrlimit, setrlimit};
 use tokio::net::UnixListener;
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 
 use crate::allowance;
 use crate::change::Changer;
 use crate::drain;
 use crate::emperor::{self, Alarm, EmperorError, Stats};
 use crate::follow::{self, FollowError, Follower};
+use crate::heartbeat::Heart;
 use crate::http::{self, Daemon};
 use crate::initialize::adopt::adopt;
 use crate::initialize::driver::{Driver, Message};
@@ -29,9 +30,10 @@ use crate::initialize::machine::{Limits, Shown};
 use crate::initialize::prepare::{Place, SharedRegistry, group_of};
 use crate::listening;
 use crate::logs;
+use crate::probe::{Opinions, Prober};
 use crate::registry::{self, RegistryError};
 use crate::sandbox::missing;
-use crate::settings::{Role, Settings};
+use crate::settings::{BackendsFrom, Role, Settings};
 use crate::watch::{Directory, Readable};
 
 /// nginx's workers and root ask there.
@@ -101,11 +103,23 @@ pub async fn run(settings: Settings) -> Result<(), DaemonError> {
         driver: driver.clone(),
     };
     tokio::spawn(changer.run());
+    let probes = settings.has(Role::Balancer) && settings.balancer.backends == BackendsFrom::Live;
+    let opinions = match probes {
+        true => {
+            let opinions = Opinions::default();
+            let registry = Arc::new(Mutex::new(registry::open(&settings)?));
+            let prober = Prober::new(&settings, registry, follower.clone(), opinions.clone());
+            tokio::spawn(prober.run());
+            Some(opinions)
+        }
+        false => None,
+    };
     let control = control_socket(&settings, group)?;
     let api = http::router(Daemon {
         name: settings.name.clone(),
         follower,
         driver,
+        opinions,
     });
     let server = tokio::spawn(async move { axum::serve(control, api).await });
     tell_ready().map_err(system(
@@ -139,8 +153,10 @@ fn raise_limit() {
 fn make_directories(settings: &Settings) -> Result<(), DaemonError> {
     let paths = settings.paths();
     let registry = paths.registry().parent().unwrap_or(paths.root()).to_owned();
+    let heartbeat = paths.heartbeat();
     for (path, mode) in [
         (paths.run(), 0o755),
+        (heartbeat.parent().unwrap_or(paths.root()).to_owned(), 0o755),
         (paths.sites(), 0o755),
         (paths.vassals(), 0o700),
         (paths.notify(), 0o700),
@@ -239,10 +255,15 @@ async fn start_waking(
         WatchFlags::CREATE | WatchFlags::ATTRIB | WatchFlags::MOVED_TO,
     )
     .map_err(system("cannot watch for Emperors"))?;
+    let (lives, emperor) = watch::channel(false);
+    let heart = Heart::new(settings, emperor, driver.clone())
+        .map_err(system("cannot watch the sites' storage"))?;
+    tokio::spawn(heart.run());
     tokio::spawn(watch_emperors(
         arrivals,
         paths.emperor_stats(),
         driver.clone(),
+        lives,
     ));
     tokio::spawn(standing.follow(registry.clone(), follower.clone(), driver.clone()));
     tokio::spawn(logs::keeper::keep(
@@ -264,15 +285,24 @@ async fn start_waking(
 }
 
 /// Tells the driver of every Emperor that comes, and waits until it has gone.
-async fn watch_emperors(arrivals: Directory, socket: PathBuf, driver: mpsc::Sender<Message>) {
+async fn watch_emperors(
+    arrivals: Directory,
+    socket: PathBuf,
+    driver: mpsc::Sender<Message>,
+    lives: watch::Sender<bool>,
+) {
     loop {
         match emperor::poke(&socket).await {
-            Ok(stats) => match stay(&stats, &driver).await {
-                Ok(()) => tracing::warn!(
-                    "the Emperor has ended, and all sites with it; they wake again when asked for"
-                ),
-                Err(problem) => tracing::error!(%problem, "cannot watch the Emperor"),
-            },
+            Ok(stats) => {
+                lives.send_replace(true);
+                match stay(&stats, &driver).await {
+                    Ok(()) => tracing::warn!(
+                        "the Emperor has ended, and all sites with it; they wake again when asked for"
+                    ),
+                    Err(problem) => tracing::error!(%problem, "cannot watch the Emperor"),
+                }
+                lives.send_replace(false);
+            }
             Err(EmperorError::Absent { .. }) => {}
             Err(problem) => tracing::error!(%problem, "cannot talk to the Emperor"),
         }

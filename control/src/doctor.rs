@@ -7,7 +7,7 @@ use std::time::Duration;
 use hyper::Method;
 use serde::{Deserialize, Serialize};
 
-use crate::client::{self, AskError};
+use crate::client;
 use crate::model::Network;
 use crate::registry::{self, SiteFilter};
 use crate::sandbox::missing;
@@ -138,14 +138,10 @@ fn daemon(settings: &Settings, revision: Option<u64>) -> Finding {
                 ),
             ),
         },
-        Err(AskError::NoDaemon { socket }) => bad(
+        Err(problem) => bad(
             "daemon",
-            format!(
-                "nobody listens at {}: start `paasctl serve`",
-                socket.display()
-            ),
+            format!("{problem}; is `paasctl serve` running, and what does its log say?"),
         ),
-        Err(problem) => bad("daemon", problem),
     }
 }
 

@@ -6,6 +6,7 @@
 //! | `POST /refresh` | 200 when the table holds what the registry holds, with the revision; 500 with the reason |
 //! | `POST /order?site=ID&order=start\|stop\|reload&wait=0\|1` | JSON: what came of it; 404: no backend |
 //! | `GET /history?site=ID` | JSON: the last starts and broken requests; 404: no backend |
+//! | `GET /backends` | JSON: what probes say of each backend; 404: no balancer |
 //! | `GET /status` | JSON: the table's revision; on a backend what waits and starts, and every site that does not simply sleep |
 
 use axum::Json;
@@ -22,6 +23,7 @@ use crate::initialize::driver::{Load, Message, SiteNow, Told};
 use crate::initialize::machine::Shown;
 use crate::initialize::words::{Answer, Failure, Generation, Order, Visit};
 use crate::model::SiteId;
+use crate::probe::Opinions;
 
 /// What the API answers from.
 #[derive(Clone, Debug)]
@@ -32,6 +34,8 @@ pub struct Daemon {
     pub follower: Follower,
     /// The driver, on a machine that runs sites.
     pub driver: Option<mpsc::Sender<Message>>,
+    /// What probes say of backends, on a balancer.
+    pub opinions: Option<Opinions>,
 }
 
 /// The API.
@@ -42,6 +46,7 @@ pub fn router(daemon: Daemon) -> Router {
         .route("/order", post(order))
         .route("/history", get(history))
         .route("/status", get(status))
+        .route("/backends", get(backends))
         .with_state(daemon)
 }
 
@@ -215,6 +220,13 @@ async fn refresh(State(daemon): State<Daemon>) -> Response {
     match daemon.follower.refresh().await {
         Ok(revision) => Json(serde_json::json!({ "revision": revision })).into_response(),
         Err(problem) => (StatusCode::INTERNAL_SERVER_ERROR, format!("{problem}\n")).into_response(),
+    }
+}
+
+async fn backends(State(daemon): State<Daemon>) -> Response {
+    match daemon.opinions {
+        Some(opinions) => Json(opinions.all()).into_response(),
+        None => StatusCode::NOT_FOUND.into_response(),
     }
 }
 

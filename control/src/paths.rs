@@ -143,6 +143,14 @@ impl Paths {
     pub fn activity(&self) -> PathBuf {
         self.run().join("activity")
     }
+    /// Where nginx's workers keep what they know of backends.
+    pub fn monitor(&self) -> PathBuf {
+        self.run().join("backends")
+    }
+    /// What the daemon last wrote down of how the machine is. It has a directory of its own: others watch the one above.
+    pub fn heartbeat(&self) -> PathBuf {
+        self.run().join("health/beat")
+    }
     /// The Emperor's statistics; a connection to it makes the Emperor look for vassals.
     pub fn emperor_stats(&self) -> PathBuf {
         self.run().join("emperor-stats.sock")

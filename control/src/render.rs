@@ -3,6 +3,7 @@
 use crate::error_page;
 use crate::escape::{NginxValue, Refused};
 use crate::model::{Backend, Method, Placement, Span};
+use crate::probe;
 use crate::settings::{BackendsFrom, Eject, Role, Settings, Workers};
 use askama::Template;
 use std::collections::BTreeMap;
@@ -127,6 +128,7 @@ struct Temporary {
 #[template(path = "paas-http.conf", escape = "none")]
 struct Http {
     table: Option<NginxValue>,
+    monitor: NginxValue,
 }
 
 #[derive(Template)]
@@ -196,6 +198,8 @@ struct BackendPart {
     read_timeout: NginxValue,
     fallback_timeout: NginxValue,
     initialize: NginxValue,
+    health_host: &'static str,
+    heartbeat: NginxValue,
     server_snippets: Option<NginxValue>,
 }
 
@@ -256,6 +260,7 @@ fn http(settings: &Settings) -> Result<Http, RenderError> {
         table: table
             .then(|| path("the table", &settings.paths().table()))
             .transpose()?,
+        monitor: path("what nginx knows of backends", &settings.paths().monitor())?,
     })
 }
 
@@ -412,6 +417,8 @@ fn backend(settings: &Settings) -> Result<BackendPart, RenderError> {
             what: "the control socket",
             source,
         })?,
+        health_host: probe::ask::HOST,
+        heartbeat: path("what the daemon says of the machine", &paths.heartbeat())?,
         server_snippets: server_snippets.transpose()?,
     })
 }

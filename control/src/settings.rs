@@ -150,6 +150,8 @@ pub struct Balancer {
     pub keepalive: u16,
     /// When a backend that fails is left out.
     pub eject: Eject,
+    /// How backends are probed.
+    pub probe: Probe,
 }
 
 /// Where a certificate lies.
@@ -220,6 +222,8 @@ pub struct Backend {
     pub launcher: AbsolutePath,
     /// uWSGI processes for each site.
     pub workers: u16,
+    /// When it says that it cannot serve.
+    pub health: Health,
     /// How large each of a site's logs may become, and how many older files of it there are.
     pub logs: Bound,
 }
@@ -283,6 +287,8 @@ impl Settings {
 
 #[path = "settings_eject.rs"]
 mod eject;
+#[path = "settings_health.rs"]
+mod health;
 #[path = "settings_sandbox.rs"]
 mod sandbox;
 #[path = "settings_file.rs"]
@@ -291,6 +297,7 @@ mod toml_file;
 mod waking;
 
 pub use eject::Eject;
+pub use health::{Canary, Health, Probe};
 pub use sandbox::Sandbox;
 pub use waking::Waking;
 

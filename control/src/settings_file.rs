@@ -50,6 +50,7 @@ struct BalancerFile {
     default_server: Option<bool>,
     keepalive: Option<u16>,
     eject: eject::EjectFile,
+    probe: health::ProbeFile,
 }
 
 #[derive(Deserialize, Default)]
@@ -64,6 +65,7 @@ struct BackendFile {
     uwsgi: Option<String>,
     launcher: Option<String>,
     workers: Option<u16>,
+    health: health::HealthFile,
     log_size: Option<String>,
     log_keep: Option<u32>,
 }
@@ -214,6 +216,7 @@ impl Checked<'_> {
             default_server: raw.default_server.unwrap_or(true),
             keepalive: raw.keepalive.unwrap_or(1024),
             eject: self.eject(raw.eject)?,
+            probe: self.probe(raw.probe)?,
         })
     }
 
@@ -277,6 +280,7 @@ impl Checked<'_> {
                 &raw.launcher.unwrap_or_else(beside_this_program),
             )?,
             workers,
+            health: self.health(raw.health)?,
             logs: Bound {
                 size: size.get(),
                 keep,

@@ -4,7 +4,9 @@
 //! to begin with, and every input that ever broke something.
 #![forbid(unsafe_code)]
 
-use ::arguments::{Activity, Fallback, Hash, Keepalive, Pattern, Role, directory, eject};
+use ::arguments::{
+    Activity, Fallback, Form, Hash, Health, Keepalive, Pattern, Role, directory, eject,
+};
 use ::table::{BackendId, codec};
 use control::escape::{IniValue, NginxValue};
 use routing::host::{self, Host, MAX_DOMAIN};
@@ -69,7 +71,7 @@ pub fn arguments(bytes: &[u8]) {
     };
     let words = words.split(|byte| *byte == 0);
     let first = || words.clone().next().unwrap_or_default();
-    let refusal = match directive % 8 {
+    let refusal = match directive % 10 {
         0 => directory(first()).map(|path| assert!(path.is_absolute())),
         1 => Activity::parse(words).map(|said| {
             assert!(said.directory.is_absolute());
@@ -92,6 +94,10 @@ pub fn arguments(bytes: &[u8]) {
         }),
         6 => eject(words, seconds).map(|said| {
             assert!(said.time > 0 && said.max_time >= said.time);
+        }),
+        7 => Form::parse(words).map(|_| ()),
+        8 => Health::parse(words, seconds).map(|said| {
+            assert!(said.file.is_absolute() && said.stale > 0);
         }),
         _ => Fallback::parse(words, seconds).map(|said| {
             assert!(said.timeout > 0 && said.max_parked > 0);

@@ -4,13 +4,13 @@
 //! body comes in, while it is parked, while its connection is upgraded. The crate `activity` says how the counters are kept
 //! and how they survive reloads and killed workers.
 
-use std::cell::{OnceCell, RefCell};
+use std::cell::OnceCell;
 use std::fs::DirBuilder;
 use std::io;
 use std::ops::Range;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::Path;
-use std::rc::{Rc, Weak};
+use std::rc::Rc;
 
 use activity::{BLIND, Layout, Place, SLOTS, Slot};
 
@@ -40,8 +40,6 @@ pub(crate) struct InFlight {
 }
 
 thread_local! {
-    /// The file that this process has open. A process that closed it would lose its locks, so it is opened once.
-    static OPEN: RefCell<Weak<Mapping>> = const { RefCell::new(Weak::new()) };
     /// None in the master, and in a worker that has nothing to count or cannot.
     static COUNTER: OnceCell<Rc<Counter>> = const { OnceCell::new() };
 }
@@ -54,14 +52,7 @@ impl Counters {
             .mode(0o755)
             .create(directory)?;
         let path = directory.join(activity::file_name(layout)?);
-        let mapping = OPEN.with(|open| {
-            let open_already = open.borrow().upgrade();
-            match open_already.filter(|mapping| mapping.is(&path, layout.words())) {
-                Some(mapping) => Ok(mapping),
-                None => Mapping::open(&path, layout.words()).map(Rc::new),
-            }
-        })?;
-        OPEN.with(|open| *open.borrow_mut() = Rc::downgrade(&mapping));
+        let mapping = Mapping::open_once(&path, layout.words())?;
         Ok(Self { mapping, layout })
     }
 

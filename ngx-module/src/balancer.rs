@@ -17,6 +17,7 @@ use crate::ffi::request::{Expression, Request};
 use crate::ffi::tls::Sessions;
 use crate::ffi::upstream::Upstream;
 use crate::health::{Place as Entry, Watch};
+use crate::monitor::{self, Sent};
 use crate::site;
 use crate::worker::{self, Backend, Chosen};
 
@@ -102,8 +103,9 @@ pub(crate) fn prepare(
             ));
         }
         http.places_by_table = true;
-        if http.watch.is_none() && http.eject.failures > 0 {
-            http.watch = Some(Watch::add(conf, http.eject)?);
+        let monitor = http.monitor.clone().flatten();
+        if http.watch.is_none() && (http.eject.failures > 0 || monitor.is_some()) {
+            http.watch = Some(Watch::add(conf, http.eject, monitor)?);
         }
         Over::Table
     });
@@ -147,9 +149,19 @@ pub(crate) struct Attempt {
     pub(crate) sent: u64,
     /// The answer says that the backend, and not the site, is to blame.
     pub(crate) is_backend_s_fault: bool,
+    /// Milliseconds until the head of the answer was there, if one was.
+    pub(crate) time: Option<u64>,
 }
 
 impl Outcome {
+    /// Whether the backend is to blame, whatever its site may have answered.
+    fn is_blamed(self) -> bool {
+        matches!(
+            self,
+            Self::Failed(Failure::Unreached | Failure::Silent | Failure::Broken)
+        )
+    }
+
     /// Whether the request goes to another one if it goes on.
     fn is_final(self) -> bool {
         matches!(self, Self::Failed(_) | Self::Refused | Self::Elsewhere)
@@ -178,6 +190,7 @@ enum Among<'r> {
         watch: Option<&'r Watch>,
         tried: Vec<BackendId>,
         current: Option<Chosen>,
+        sent: Option<Sent>,
     },
 }
 
@@ -202,6 +215,7 @@ impl<'r> Selection<'r> {
                 watch: request.main().http_conf()?.watch.as_ref(),
                 tried: Vec::new(),
                 current: None,
+                sent: None,
             },
         };
         Some(Self {
@@ -275,8 +289,12 @@ impl<'r> Selection<'r> {
                 watch,
                 tried,
                 current,
+                sent,
             } => {
                 let chosen = worker::choose((*site)?, tried, *watch)?;
+                *sent = chosen
+                    .place
+                    .and_then(|place| monitor::begin(place.index, place.id));
                 let backend = &current.insert(chosen).backend;
                 (backend.address.give(pool)?, Arc::clone(&backend.name))
             }
@@ -310,8 +328,13 @@ impl<'r> Selection<'r> {
                 watch,
                 tried,
                 current,
+                sent,
             } => {
                 let Some(chosen) = current.take() else { return };
+                if let Some(mut sent) = sent.take() {
+                    sent.failed = outcome.is_blamed() || attempt.is_backend_s_fault;
+                    sent.time = attempt.time;
+                }
                 if let (Outcome::Elsewhere, Some(site)) = (outcome, site) {
                     worker::is_elsewhere(site, chosen.backend.id);
                 }
@@ -335,6 +358,7 @@ impl Drop for Selection<'_> {
             Attempt {
                 sent: 0,
                 is_backend_s_fault: false,
+                time: None,
             },
         );
     }
@@ -374,6 +398,6 @@ fn follow(action: Action, request: Request<'_>, backend: &Backend, part: &Server
         Action::Readmit => log(format_args!(
             "paas_eject: backend {name} ({address}) serves again and gets its sites back little by little"
         )),
-        Action::Nothing | Action::Avoid | Action::Try => (),
+        Action::Nothing | Action::Avoid | Action::Try | Action::Withdraw => (),
     }
 }

@@ -17,10 +17,14 @@ use crate::activity::Counters;
 use crate::balancer::Hash;
 use crate::fallback::Settings;
 use crate::ffi::conf::{Conf, Directive, milliseconds};
+use crate::ffi::content;
 use crate::ffi::keepalive::Keepalive;
 use crate::ffi::mapping;
 use crate::ffi::upstream::Upstream;
 use crate::health::Watch;
+use crate::heartbeat::Health;
+use crate::monitor::Monitor;
+use crate::status::Status;
 
 /// The configuration of the http block.
 #[derive(Default)]
@@ -34,6 +38,10 @@ pub(crate) struct HttpConf {
     /// When a backend of the table is ejected.
     pub(crate) eject: routing::health::Settings,
     is_eject_set: bool,
+    /// What the workers share about backends; within it nothing, if nginx only tests the configuration.
+    pub(crate) monitor: Option<Option<Monitor>>,
+    /// Where a status was asked for first, for a message.
+    needs_monitor: Option<String>,
     /// What is known of the backends, if failures eject them.
     pub(crate) watch: Option<Watch>,
     /// Who needs a table, in words for a message, if somebody does.
@@ -55,6 +63,10 @@ pub(crate) struct ServerConf {
 pub(crate) struct LocationConf {
     pub(crate) role: Option<Role>,
     pub(crate) fallback: Option<Rc<Settings>>,
+    /// This location tells how the machine is.
+    pub(crate) health: Option<Box<arguments::Health>>,
+    /// This location tells how the backends are.
+    pub(crate) status: Option<arguments::Form>,
 }
 
 impl ServerConf {
@@ -91,6 +103,11 @@ pub(crate) fn check<'c>(
     if let (None, Some(who)) = (&http.table, &http.needs_table) {
         return Err(format!(
             "{who} needs \"paas_table DIRECTORY;\" in the http block"
+        ));
+    }
+    if let (None, Some(place)) = (&http.monitor, &http.needs_monitor) {
+        return Err(format!(
+            "\"paas_status\"{place} needs \"paas_monitor DIRECTORY;\" in the http block"
         ));
     }
     for (block, part) in blocks {
@@ -154,6 +171,64 @@ impl Directive for PaasActivity {
             )
         })?);
         Ok(())
+    }
+}
+
+/// `paas_monitor DIRECTORY;`
+pub(crate) struct PaasMonitor;
+
+impl Directive for PaasMonitor {
+    type Target = HttpConf;
+    const NAME: &'static CStr = c"paas_monitor";
+    const USE: u32 = NGX_HTTP_MAIN_CONF | NGX_CONF_TAKE1;
+
+    fn read(conf: Conf<'_>, http: &mut HttpConf) -> Result<(), Refusal> {
+        unset(&http.monitor)?;
+        let directory = arguments::directory(conf.arguments().next().unwrap_or_default())?;
+        let monitor = match mapping::is_test() {
+            true => Ok(None),
+            false => Monitor::open(&directory).map(Some),
+        };
+        http.monitor = Some(monitor.map_err(|error| {
+            format!(
+                "cannot open the file in \"{}\": {error}",
+                directory.display()
+            )
+        })?);
+        Ok(())
+    }
+}
+
+/// `paas_status [json | prometheus];`
+pub(crate) struct PaasStatus;
+
+impl Directive for PaasStatus {
+    type Target = LocationConf;
+    const NAME: &'static CStr = c"paas_status";
+    const USE: u32 = NGX_HTTP_LOC_CONF | NGX_CONF_NOARGS | NGX_CONF_TAKE1;
+
+    fn read(conf: Conf<'_>, location: &mut LocationConf) -> Result<(), Refusal> {
+        unset(&location.status)?;
+        location.status = Some(arguments::Form::parse(conf.arguments())?);
+        let place = conf.place();
+        let _ = conf.with_http(|http| http.needs_monitor.get_or_insert(place).len());
+        content::install::<Status>(conf).ok_or_else(|| "is in no location".to_owned())
+    }
+}
+
+/// `paas_health FILE [stale=TIME];`
+pub(crate) struct PaasHealth;
+
+impl Directive for PaasHealth {
+    type Target = LocationConf;
+    const NAME: &'static CStr = c"paas_health";
+    const USE: u32 = NGX_HTTP_LOC_CONF | NGX_CONF_TAKE1 | NGX_CONF_TAKE2;
+
+    fn read(conf: Conf<'_>, location: &mut LocationConf) -> Result<(), Refusal> {
+        unset(&location.health)?;
+        let said = arguments::Health::parse(conf.arguments(), milliseconds)?;
+        location.health = Some(Box::new(said));
+        content::install::<Health>(conf).ok_or_else(|| "is in no location".to_owned())
     }
 }
 

@@ -1,4 +1,5 @@
-//! `paas_eject`: which backends of the table fail, known to all workers. `routing::health` decides, this remembers.
+//! `paas_eject`: which backends of the table fail, known to all workers. `routing::health` decides, this remembers. What the daemon's
+//! probes say is another event to it: `paas_monitor` has the place where the daemon writes it.
 //!
 //! Every backend has an entry of atomics in shared memory, found by its number. Nothing is locked; a reload hands the entries on. An
 //! entry that a race gave to another backend is noticed by its number, and that backend then counts as healthy until the backends
@@ -8,6 +9,8 @@ use std::collections::HashMap;
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::Relaxed;
 
+use activity::backends::Verdict;
+use activity::backends::layout::{BACKENDS, HEALTH as WORDS};
 use routing::State;
 use routing::health::{Action, Event, Health, Settings};
 use routing::rendezvous::key_hash;
@@ -16,17 +19,23 @@ use table::BackendId;
 use crate::ffi::conf::{Conf, Refusal};
 use crate::ffi::milliseconds;
 use crate::ffi::shm::{Entry, Zone};
+use crate::monitor::Monitor;
 
-const WORDS: usize = 8;
-/// So many backends are watched; were there more, the rest would count as healthy. The entry before theirs is about all of them.
-const BACKENDS: usize = 8192;
 /// Answers closer together than this are noted as one: workers would only contend for the place.
 const GRAIN: u64 = 50;
 
 /// What is known of the backends of the table.
 pub(crate) struct Watch {
-    zone: Zone<WORDS>,
+    memory: Memory,
     settings: Settings,
+}
+
+/// Where the entries are. The first one is about all backends.
+enum Memory {
+    /// In memory of nginx's own; a reload copies it.
+    Zone(Zone<WORDS>),
+    /// In the file of `paas_monitor`.
+    File(Monitor),
 }
 
 /// What is said about a backend when the list of them is new.
@@ -39,8 +48,8 @@ pub(crate) struct Enrolled<'a> {
 /// Where a backend's entry is, if it has one.
 #[derive(Clone, Copy)]
 pub(crate) struct Place {
-    id: u64,
-    index: usize,
+    pub(crate) id: u64,
+    pub(crate) index: usize,
 }
 
 struct Of<'z> {
@@ -52,8 +61,18 @@ struct Of<'z> {
 }
 
 impl Watch {
-    /// Asks nginx for the memory.
-    pub(crate) fn add(conf: Conf<'_>, settings: Settings) -> Result<Self, Refusal> {
+    /// Remembers in this file, or else asks nginx for memory.
+    pub(crate) fn add(
+        conf: Conf<'_>,
+        settings: Settings,
+        monitor: Option<Monitor>,
+    ) -> Result<Self, Refusal> {
+        if let Some(monitor) = monitor {
+            return Ok(Self {
+                memory: Memory::File(monitor),
+                settings,
+            });
+        }
         let zone = Zone::add(conf, "paas_eject", 1 + BACKENDS, |old, new| {
             for (old, new) in old.iter().zip(new) {
                 for (old, new) in old.iter().zip(new) {
@@ -61,7 +80,17 @@ impl Watch {
                 }
             }
         })?;
-        Ok(Self { zone, settings })
+        Ok(Self {
+            memory: Memory::Zone(zone),
+            settings,
+        })
+    }
+
+    fn entries(&self) -> &[Entry<WORDS>] {
+        match &self.memory {
+            Memory::Zone(zone) => zone.entries(),
+            Memory::File(monitor) => monitor.health(),
+        }
     }
 
     pub(crate) fn settings(&self) -> &Settings {
@@ -70,14 +99,14 @@ impl Watch {
 
     /// Differs after a backend was ejected, tried or readmitted.
     pub(crate) fn epoch(&self) -> u64 {
-        match self.zone.entries() {
+        match self.entries() {
             [[epoch, ..], ..] => epoch.load(Relaxed),
             [] => 0,
         }
     }
 
     fn turn(&self) {
-        if let [[epoch, ..], ..] = self.zone.entries() {
+        if let [[epoch, ..], ..] = self.entries() {
             epoch.fetch_add(1, Relaxed);
         }
     }
@@ -85,14 +114,10 @@ impl Watch {
     /// Gives each backend its entry, in the same order, and takes those back of backends that are gone. A backend that is new,
     /// that was out of service, or that has moved is a newcomer.
     pub(crate) fn enroll(&self, backends: &[Enrolled<'_>], now: u64) -> Vec<Option<Place>> {
-        let [[_, begun, ..], entries @ ..] = self.zone.entries() else {
+        let [_, entries @ ..] = self.entries() else {
             return backends.iter().map(|_| None).collect();
         };
-        // A balancer that has only begun itself cannot know who is new.
-        let begun = begun
-            .compare_exchange(0, now.max(1), Relaxed, Relaxed)
-            .unwrap_or_else(|begun| begun);
-        let newcomer = match begun != 0 && now.saturating_sub(begun) > self.settings.return_time {
+        let newcomer = match self.has_begun(now) {
             true => Health::of_newcomer(now),
             false => Health::default(),
         };
@@ -133,9 +158,51 @@ impl Watch {
         backends.iter().map(enroll).collect()
     }
 
+    /// Whether this balancer runs for so long that it can know who is new.
+    fn has_begun(&self, now: u64) -> bool {
+        let [[_, begun, ..], ..] = self.entries() else {
+            return false;
+        };
+        let begun = begun.compare_exchange(0, now.max(1), Relaxed, Relaxed);
+        begun.is_err_and(|begun| now.saturating_sub(begun) > self.settings.return_time)
+    }
+
+    /// Differs when the daemon's probes have news.
+    pub(crate) fn news(&self) -> u64 {
+        match &self.memory {
+            Memory::Zone(_) => 0,
+            Memory::File(monitor) => monitor.news(),
+        }
+    }
+
+    /// What they say.
+    pub(crate) fn verdicts(&self) -> Vec<(u64, Verdict)> {
+        match &self.memory {
+            Memory::Zone(_) => Vec::new(),
+            Memory::File(monitor) => monitor.verdicts().collect(),
+        }
+    }
+
+    /// Probes say this of a backend.
+    pub(crate) fn probed(&self, place: Option<Place>, verdict: Verdict, now: u64) -> Action {
+        let Some(of) = self.of(place) else {
+            return Action::Nothing;
+        };
+        let event = match verdict {
+            Verdict::Up => Event::Up,
+            Verdict::Down { until } => Event::Down { until },
+        };
+        let action = self.step(&of, now, event);
+        if action == Action::Readmit && !self.has_begun(now) {
+            // Machines that were started together with this one, and a little later.
+            of.health.store(Health::default().to_word(), Relaxed);
+        }
+        action
+    }
+
     fn of(&self, place: Option<Place>) -> Option<Of<'_>> {
         let place = place?;
-        let entries = self.zone.entries().get(1..)?;
+        let entries = self.entries().get(1..)?;
         let [
             id,
             health,

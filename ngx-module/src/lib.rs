@@ -5,6 +5,9 @@
 //! * [`role`] - `paas_role`: who is refused, which headers may not pass;
 //! * [`balancer`] - `paas_hash`: which backend;
 //! * [`health`] - `paas_eject`: which backends of the table fail;
+//! * [`monitor`] - `paas_monitor`: what the workers share about backends, in a file; [`status`] - `paas_status`: it, for people and
+//!   programs;
+//! * [`heartbeat`] - `paas_health`: how this machine is;
 //! * [`activity`] - `paas_activity`: how busy each site is;
 //! * [`fallback`] - `paas_fallback`: asleep or broken; park, wake, replay;
 //! * [`variables`] - `$paas_*`;
@@ -28,7 +31,10 @@ mod directives;
 mod fallback;
 mod ffi;
 mod health;
+mod heartbeat;
+mod monitor;
 mod role;
 mod site;
+mod status;
 mod variables;
 mod worker;

@@ -5,12 +5,13 @@ use std::path::Path;
 use std::sync::{Mutex, MutexGuard, PoisonError, TryLockError};
 
 use routing::Placement;
-use table::{BackendId, Reader, SiteRecord, TableError, View};
+use table::{BackendId, BackendRecord, Reader, SiteRecord, TableError, View};
 
 use crate::ffi::keepalive::Keepalive;
 use crate::ffi::log::{Level, Log, OncePerSecond};
 use crate::ffi::milliseconds;
 use crate::health::Watch;
+use crate::monitor;
 use crate::site::Lookup;
 
 mod backends;
@@ -53,6 +54,16 @@ pub(crate) fn lookup(table: &Path, host: &[u8], with_backends: bool) -> Lookup {
             }
             Lookup::Unavailable
         })
+}
+
+/// All backends of the table; none if it cannot be read.
+pub(crate) fn backends(table: &Path) -> Vec<BackendRecord> {
+    let Some(mut worker) = lock() else {
+        return Vec::new();
+    };
+    let worker = worker.get_or_insert_with(|| Worker::new(table));
+    let read = worker.reader.read(View::backends);
+    read.and_then(|backends| backends).unwrap_or_default()
 }
 
 /// A request of a site is about to be sent: takes notice of what has happened to the backends, and closes idle connections to those
@@ -153,6 +164,7 @@ impl Worker {
             backends,
         } = self;
         reader.read(|view| {
+            monitor::has_seen(view.header().generation);
             if with_backends {
                 *placement = view.header().placement;
                 refresh(backends, view)?;

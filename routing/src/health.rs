@@ -1,5 +1,6 @@
 //! Health of a backend, from what becomes of the requests it is sent: ejected after failures in a row, tried again by one request
-//! after a time that grows, and then given its sites back little by little.
+//! after a time that grows, and then given its sites back little by little. And from what somebody finds out who probes it: he takes
+//! it out and puts it back, and is believed for as long as he says so himself.
 //!
 //! Pure: a state, an event and the time make the next state. A state is one word, so that it can be kept in memory that several
 //! processes share and be changed by compare-and-swap. All times are milliseconds of one clock that never goes back.
@@ -55,6 +56,11 @@ pub enum Phase {
         /// Since when.
         since: u64,
     },
+    /// Probes say that it cannot serve: it gets no requests.
+    Down {
+        /// Until when they are believed if there are no new ones.
+        until: u64,
+    },
 }
 
 /// What happens to a backend.
@@ -69,6 +75,13 @@ pub enum Event {
         /// When the request was sent.
         sent: u64,
     },
+    /// Probes say that it serves. About requests that failed they say nothing.
+    Up,
+    /// Probes say that it cannot serve.
+    Down {
+        /// Until when they are to be believed.
+        until: u64,
+    },
 }
 
 /// What follows from it.
@@ -82,6 +95,8 @@ pub enum Action {
     Try,
     /// It gets no more requests, for this long.
     Eject(u64),
+    /// It gets no more requests until probes say otherwise.
+    Withdraw,
     /// It gets requests again.
     Readmit,
 }
@@ -97,6 +112,7 @@ const LATEST: u64 = u64::MAX >> TIME;
 const IN_SERVICE: u8 = 0;
 const EJECTED: u8 = 1;
 const ON_TRIAL: u8 = 2;
+const DOWN: u8 = 3;
 
 impl Health {
     /// What a word of shared memory says; every word says something.
@@ -133,6 +149,7 @@ impl Health {
         match (self.0 >> PHASE) as u8 & 0b11 {
             EJECTED => Phase::Ejected { until: time },
             ON_TRIAL => Phase::OnTrial { since: time },
+            DOWN => Phase::Down { until: time },
             _ => Phase::InService {
                 since: time,
                 failures: (self.0 >> FAILURES) as u8,
@@ -145,6 +162,20 @@ impl Health {
         (self.0 >> TIMES) as u8 & MOST_TIMES
     }
 
+    /// How it does, in a word.
+    #[must_use]
+    pub fn word(self, now: u64, settings: &Settings) -> &'static str {
+        match self.phase() {
+            Phase::Down { until } if now < until => "down",
+            Phase::Ejected { .. } | Phase::Down { .. } => "ejected",
+            Phase::OnTrial { .. } => "on-trial",
+            Phase::InService { .. } => match self.has_returned_at(settings) {
+                Some(at) if now < at => "returning",
+                _ => "in-service",
+            },
+        }
+    }
+
     /// Whether it serves.
     #[must_use]
     pub fn is_in_service(self) -> bool {
@@ -154,7 +185,7 @@ impl Health {
     /// Whether anybody is sent there.
     #[must_use]
     pub fn gets_requests(self) -> bool {
-        !matches!(self.phase(), Phase::Ejected { .. })
+        !matches!(self.phase(), Phase::Ejected { .. } | Phase::Down { .. })
     }
 
     /// Whether a request may try it now though it does not serve.
@@ -162,7 +193,7 @@ impl Health {
     pub fn may_be_tried(self, now: u64) -> bool {
         match self.phase() {
             Phase::InService { .. } => false,
-            Phase::Ejected { until } => now >= until,
+            Phase::Ejected { until } | Phase::Down { until } => now >= until,
             Phase::OnTrial { since } => now.saturating_sub(since) >= TRIAL_TIME,
         }
     }
@@ -221,7 +252,9 @@ impl Health {
                 (Self::new(IN_SERVICE, since, times, 0), Action::Readmit)
             }
             // To a request from before: whether new ones are answered the trial finds out.
-            (Event::Answered, Phase::Ejected { .. }) => (self, Action::Nothing),
+            (Event::Answered, Phase::Ejected { .. } | Phase::Down { .. }) => {
+                (self, Action::Nothing)
+            }
 
             // What was sent before it came back says nothing about now.
             (Event::Failed { sent }, Phase::InService { since, .. } | Phase::OnTrial { since })
@@ -249,7 +282,23 @@ impl Health {
                 );
                 (ejected, Action::Eject(time))
             }
-            (Event::Failed { .. }, Phase::Ejected { .. }) => (self, Action::Nothing),
+            (Event::Failed { .. }, Phase::Ejected { .. } | Phase::Down { .. }) => {
+                (self, Action::Nothing)
+            }
+
+            // Nobody may be heard any more who said it.
+            (Event::Down { until }, _) if until <= now => (self, Action::Nothing),
+            (Event::Down { until }, phase) => {
+                let action = match phase {
+                    Phase::Down { .. } => Action::Nothing,
+                    _ => Action::Withdraw,
+                };
+                (Self::new(DOWN, until, times, 0), action)
+            }
+            (Event::Up, Phase::Down { .. }) => {
+                (Self::new(IN_SERVICE, now.max(1), times, 0), Action::Readmit)
+            }
+            (Event::Up, _) => (self, Action::Nothing),
         }
     }
 }

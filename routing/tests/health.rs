@@ -9,6 +9,8 @@ enum What {
     Chosen,
     Answered,
     Failed { ago: u64 },
+    Up,
+    Down { span: u64 },
 }
 
 fn history() -> impl Strategy<Value = Vec<(u64, What)>> {
@@ -16,6 +18,8 @@ fn history() -> impl Strategy<Value = Vec<(u64, What)>> {
         4 => Just(What::Chosen),
         2 => Just(What::Answered),
         4 => prop_oneof![Just(0), 0_u64..8_000].prop_map(|ago| What::Failed { ago }),
+        1 => Just(What::Up),
+        1 => (0_u64..4_000).prop_map(|span| What::Down { span }),
     ];
     prop::collection::vec((prop_oneof![0_u64..50, 0_u64..9_000], what), 0..200)
 }
@@ -43,6 +47,8 @@ proptest! {
                 What::Chosen => Event::Chosen,
                 What::Answered => Event::Answered,
                 What::Failed { ago } => Event::Failed { sent: now - ago.min(now) },
+                What::Up => Event::Up,
+                What::Down { span } => Event::Down { until: now + span },
             };
             let before = health;
             let (after, action) = health.step(now, event, &settings);
@@ -65,8 +71,16 @@ proptest! {
                     prop_assert!(trial.is_none_or(|since| now - since >= 5_000), "one at a time");
                     trial = Some(now);
                 }
+                Action::Withdraw => {
+                    prop_assert!(matches!(event, Event::Down { .. }), "by probes");
+                    prop_assert!(!matches!(before.phase(), Phase::Down { .. }), "only once");
+                    prop_assert!(!after.gets_requests() && !after.may_be_tried(now));
+                    (trial, failures) = (None, 0);
+                }
                 Action::Readmit => {
-                    prop_assert!(trial.is_some() && event == Event::Answered, "by the answer to a trial");
+                    let tried = trial.is_some() && event == Event::Answered;
+                    let probed = matches!(before.phase(), Phase::Down { .. }) && event == Event::Up;
+                    prop_assert!(tried || probed, "by the answer to a trial, or by probes if they took it out");
                     (trial, failures) = (None, 0);
                     prop_assert!(after.is_in_service());
                 }
@@ -100,7 +114,13 @@ proptest! {
 
     #[test]
     fn every_word_is_a_state(word: u64, now: u64, sent: u64) {
-        for event in [Event::Chosen, Event::Answered, Event::Failed { sent }] {
+        for event in [
+            Event::Chosen,
+            Event::Answered,
+            Event::Failed { sent },
+            Event::Up,
+            Event::Down { until: sent },
+        ] {
             let _ = Health::from_word(word).step(now, event, &Settings::default());
         }
         let _ = Health::from_word(word).takes(word, now, &Settings::default());
@@ -155,6 +175,46 @@ fn ejections_grow_and_are_forgotten_after_long_service() {
     assert_eq!(
         health.step(now, Event::Failed { sent: now }, &settings).1,
         Action::Eject(1_000)
+    );
+}
+
+#[test]
+fn probes_are_believed_for_as_long_as_they_say_and_no_longer() {
+    let settings = Settings::default();
+    let down = |health: Health, now, until| health.step(now, Event::Down { until }, &settings);
+    let (health, action) = down(Health::default(), 100, 1_100);
+    assert_eq!(action, Action::Withdraw);
+    // What becomes of requests that were under way changes nothing, and nobody is sent there.
+    for event in [Event::Answered, Event::Failed { sent: 90 }, Event::Chosen] {
+        let (after, _) = health.step(200, event, &settings);
+        assert_eq!(after, health, "{event:?}");
+    }
+    // Said again, it holds for longer, and is no news.
+    let (health, action) = down(health, 1_000, 2_000);
+    assert_eq!(action, Action::Nothing);
+    assert_eq!(
+        health.step(1_500, Event::Chosen, &settings).1,
+        Action::Avoid
+    );
+    // Nobody says it any more: a request finds out.
+    assert_eq!(health.step(2_000, Event::Chosen, &settings).1, Action::Try);
+    let (back, action) = health.step(1_500, Event::Up, &settings);
+    assert_eq!(action, Action::Readmit);
+    assert_eq!(
+        back,
+        Health::of_newcomer(1_500),
+        "its sites come one by one"
+    );
+    // An old verdict is none.
+    assert_eq!(down(back, 3_000, 3_000), (back, Action::Nothing));
+    // That a probe is answered does not put back what fails its requests.
+    let mut ejected = Health::default();
+    for _ in 0..settings.failures {
+        ejected = ejected.step(10, Event::Failed { sent: 10 }, &settings).0;
+    }
+    assert_eq!(
+        ejected.step(20, Event::Up, &settings),
+        (ejected, Action::Nothing)
     );
 }
 

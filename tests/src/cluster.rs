@@ -462,7 +462,7 @@ impl Machine {
     /// What its daemon says of itself, if it answers.
     #[must_use]
     pub fn daemon_status(&self) -> Option<serde_json::Value> {
-        process::ask_daemon(&self.root.join("run/paas/control.sock"))
+        process::ask_daemon(&self.root.join("run/paas/control.sock"), "/status")
     }
 
     /// How many sites its daemon says are not asleep.

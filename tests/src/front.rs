@@ -49,6 +49,7 @@ impl Front {
         let http = format!(
             "paas_table {path}/table;
              paas_activity {path}/activity;
+             paas_monitor {path}/backends;
              paas_eject failures=3;
              paas_socket \"{path}/{{id}}.sock\";
              # Whoever is counted twice, or is counted on, leaves no room.
@@ -76,6 +77,8 @@ impl Front {
                  location /slow {{ paas_fallback initialize=/never timeout=50ms; proxy_pass http://127.0.0.1:{site}; }}
                  location = /woken {{ internal; return 204; }}
                  location = /never {{ internal; proxy_pass http://unix:{path}/never.sock; proxy_read_timeout 500ms; }}
+                 location /health {{ paas_health {path}/beat; }}
+                 location /status {{ paas_status; }}
                  location /variables {{
                      return 200 '$paas_site $paas_site_id $paas_socket $paas_backend $paas_sent $paas_idempotent $paas_protocol $paas_reason $paas_id';
                  }}

@@ -287,7 +287,60 @@ impl<'r> Platform<'r> {
     /// What a backend's daemon says of itself, if it answers.
     #[must_use]
     pub fn daemon_status(&self, backend: u16) -> Option<serde_json::Value> {
-        process::ask_daemon(&self.backend(backend).join("run/paas/control.sock"))
+        self.ask_daemon(&format!("b{backend}"), "/status")
+    }
+
+    /// What a machine's daemon answers, if it does.
+    #[must_use]
+    pub fn ask_daemon(&self, machine: &str, target: &str) -> Option<serde_json::Value> {
+        let socket = self.machine(machine).join("run/paas/control.sock");
+        process::ask_daemon(&socket, target)
+    }
+
+    /// What the balancer's probes say of a backend, if it has one with that name.
+    #[must_use]
+    pub fn probed(&self, backend: &str) -> Option<serde_json::Value> {
+        let all = self.ask_daemon("balancer", "/backends")?;
+        let found = all.as_array()?.iter().find(|one| one["name"] == backend);
+        found.cloned()
+    }
+
+    /// How many sites a backend's daemon says are awake.
+    ///
+    /// # Panics
+    /// When it does not answer.
+    #[must_use]
+    pub fn awake(&self, backend: u16) -> usize {
+        let status = self.daemon_status(backend).expect("the daemon answers");
+        let sites = status["sites"].as_array().expect("a list").iter();
+        sites.filter(|site| site["state"] != "asleep").count()
+    }
+
+    /// The backend that a site's requests go to first.
+    ///
+    /// # Panics
+    /// When there is none.
+    #[must_use]
+    pub fn home(&self, domain: &str) -> String {
+        let text = self.paasctl().ok(&["route", domain, "--json"]);
+        let route: serde_json::Value = serde_json::from_str(&text).expect("JSON");
+        route["backend"].as_str().expect("a name").to_owned()
+    }
+
+    /// As [`Platform::recorder_with`], for a site whose home is this backend; and its domain.
+    ///
+    /// # Panics
+    /// When that is refused, or when there is no such name.
+    #[must_use]
+    pub fn recorder_at(&self, backend: &str, name: &str, more: &[&str]) -> (String, Recorder) {
+        (0..64)
+            .map(|number| format!("{name}{number}.test"))
+            .map(|domain| {
+                let site = self.recorder_with(&domain, more);
+                (domain, site)
+            })
+            .find(|(domain, _)| self.home(domain) == backend)
+            .expect("about half of all names are at home there")
     }
 
     /// The uid of the user who owns the tests' sites.
@@ -443,6 +496,26 @@ impl<'r> Platform<'r> {
         );
     }
 
+    /// As if the machine lost power: everything is killed, the daemons first, so that nobody tidies up.
+    ///
+    /// # Panics
+    /// When something cannot be killed.
+    pub fn lose_power(&mut self) {
+        self.signal_up(Signal::STOP);
+        for backend in 1..=self.options.backends {
+            self.end_daemon(backend, Signal::KILL);
+        }
+        let mut up = self.process.take().expect("it runs");
+        up.kill();
+        wait::until_true("the end of everything", || {
+            let left = process::under(&self.directory());
+            for seen in &left {
+                process::send(seen.pid, Signal::KILL);
+            }
+            left.is_empty()
+        });
+    }
+
     /// All error logs of its nginxes.
     #[must_use]
     pub fn nginx_errors(&self) -> String {
@@ -489,7 +562,11 @@ fn settle(root: &Path, name: &str, section: &str, own: &str, more: &str) {
 
 fn start(platform: &mut Platform<'_>) {
     let directory = platform.directory();
-    let listen = format!("listen = [\"127.0.0.1:{}\"]\n", platform.port);
+    let mut listen = format!("listen = [\"127.0.0.1:{}\"]\n", platform.port);
+    if !platform.options.balancer.contains("probe") {
+        // The machine is busy with other tests: only who is not there at all is taken out.
+        listen.push_str("probe = { timeout = \"5s\", failures = 3 }\n");
+    }
     settle(
         &directory,
         "balancer",

@@ -254,12 +254,12 @@ pub fn family(first: u32) -> Vec<Seen> {
 
 /// What the daemon behind a control socket says of itself, if it answers.
 #[must_use]
-pub fn ask_daemon(socket: &Path) -> Option<serde_json::Value> {
+pub fn ask_daemon(socket: &Path, target: &str) -> Option<serde_json::Value> {
     let mut stream = UnixStream::connect(socket).ok()?;
     // `up` holds the socket while no daemon runs.
     stream.set_read_timeout(Some(Duration::from_secs(2))).ok()?;
     stream
-        .write_all(&Request::get("paas", "/status").to_bytes())
+        .write_all(&Request::get("paas", target).to_bytes())
         .ok()?;
     let answer = Response::read(&mut BufReader::new(stream), false).ok()?;
     serde_json::from_slice(&answer.body).ok()

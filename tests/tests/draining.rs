@@ -16,49 +16,18 @@ fn two_backends(root: &Root) -> Platform<'_> {
     )
 }
 
-/// The backend that a site's requests go to first.
-fn home(platform: &Platform<'_>, domain: &str) -> String {
-    let text = platform.paasctl().ok(&["route", domain, "--json"]);
-    let route: serde_json::Value = serde_json::from_str(&text).expect("JSON");
-    route["backend"].as_str().expect("a name").to_owned()
-}
-
-/// A site whose home is this backend.
-fn recorder_at(
-    platform: &Platform<'_>,
-    backend: &str,
-    name: &str,
-    more: &[&str],
-) -> (String, Recorder) {
-    (0..64)
-        .map(|number| format!("{name}{number}.test"))
-        .map(|domain| {
-            let site = platform.recorder_with(&domain, more);
-            (domain, site)
-        })
-        .find(|(domain, _)| home(platform, domain) == backend)
-        .expect("about half of all names are at home there")
-}
-
 fn set_state(platform: &Platform<'_>, backend: &str, state: &str) {
     platform
         .paasctl()
         .ok(&["set-backend", backend, "--state", state]);
 }
 
-/// How many sites a backend's daemon says are awake.
-fn awake(platform: &Platform<'_>, backend: u16) -> usize {
-    let status = platform.daemon_status(backend).expect("the daemon answers");
-    let sites = status["sites"].as_array().expect("a list").iter();
-    sites.filter(|site| site["state"] != "asleep").count()
-}
-
 #[test]
 fn who_is_awake_stays_and_who_sleeps_wakes_elsewhere() {
     let root = Root::new();
     let platform = two_backends(&root);
-    let (awake_one, awake_site) = recorder_at(&platform, "b1", "awake", &[]);
-    let (sleeping, sleeping_site) = recorder_at(&platform, "b1", "sleeping", &[]);
+    let (awake_one, awake_site) = platform.recorder_at("b1", "awake", &[]);
+    let (sleeping, sleeping_site) = platform.recorder_at("b1", "sleeping", &[]);
     let before = master(&platform.get(&awake_one, "/"));
     set_state(&platform, "b1", "draining");
 
@@ -78,7 +47,7 @@ fn who_is_awake_stays_and_who_sleeps_wakes_elsewhere() {
     }
     assert_eq!((awake_site.starts(), sleeping_site.starts()), (1, 1));
     assert_eq!(sleeping_site.ran("POST", "/first"), 1);
-    assert_eq!((awake(&platform, 1), awake(&platform, 2)), (1, 1));
+    assert_eq!((platform.awake(1), platform.awake(2)), (1, 1));
     platform.assert_healthy();
 }
 
@@ -86,25 +55,25 @@ fn who_is_awake_stays_and_who_sleeps_wakes_elsewhere() {
 fn a_site_moves_when_it_is_idle_and_comes_back_when_its_backend_does() {
     let root = Root::new();
     let platform = two_backends(&root);
-    let (domain, site) = recorder_at(&platform, "b1", "site", &["--idle", "1s"]);
+    let (domain, site) = platform.recorder_at("b1", "site", &["--idle", "1s"]);
     let first = master(&platform.get(&domain, "/"));
     set_state(&platform, "b1", "draining");
-    wait::until_true("the site to sleep", || awake(&platform, 1) == 0);
+    wait::until_true("the site to sleep", || platform.awake(1) == 0);
     let answer = Request::post(&domain, "/moved", "body").send(platform.port());
     let second = master(&answer);
     assert_ne!(first, second);
-    assert_eq!((awake(&platform, 1), awake(&platform, 2)), (0, 1));
+    assert_eq!((platform.awake(1), platform.awake(2)), (0, 1));
     assert_eq!((site.starts(), site.ran("POST", "/moved")), (2, 1));
 
     // A daemon that comes to a backend that is being drained knows it before anybody can ask.
     platform.restart_daemon(1, rustix::process::Signal::KILL);
-    wait::until_true("the site to sleep", || awake(&platform, 2) == 0);
+    wait::until_true("the site to sleep", || platform.awake(2) == 0);
     let _ = platform.get(&domain, "/again").expect(200);
-    assert_eq!((awake(&platform, 1), awake(&platform, 2)), (0, 1));
+    assert_eq!((platform.awake(1), platform.awake(2)), (0, 1));
 
     set_state(&platform, "b1", "active");
     let _ = platform.get(&domain, "/home").expect(200);
-    assert_eq!(awake(&platform, 1), 1, "it is at home again");
+    assert_eq!(platform.awake(1), 1, "it is at home again");
     platform.assert_healthy();
 }
 
@@ -112,15 +81,15 @@ fn a_site_moves_when_it_is_idle_and_comes_back_when_its_backend_does() {
 fn a_disabled_backend_wakes_nobody_even_if_it_is_asked() {
     let root = Root::new();
     let platform = two_backends(&root);
-    let (domain, site) = recorder_at(&platform, "b1", "site", &[]);
+    let (domain, site) = platform.recorder_at("b1", "site", &[]);
     set_state(&platform, "b1", "disabled");
     let _ = platform.get(&domain, "/").expect(200);
-    assert_eq!((awake(&platform, 1), awake(&platform, 2)), (0, 1));
+    assert_eq!((platform.awake(1), platform.awake(2)), (0, 1));
     // As a balancer does that has not heard of it yet.
     let answer = Request::get(&domain, "/").send(platform.backend_port(1));
     assert_eq!(answer.status, 503);
     assert_eq!(answer.header("x-paas-reason"), Some("elsewhere"));
-    assert_eq!((awake(&platform, 1), site.starts()), (0, 1));
+    assert_eq!((platform.awake(1), site.starts()), (0, 1));
     platform.assert_healthy();
 }
 
@@ -147,11 +116,11 @@ def application(environ, start_response):
         let answer = Request::post("forger.test", "/", "x").send(platform.port());
         assert_eq!(answer.expect(503), "busy");
         assert_eq!(answer.header("x-paas-reason"), None);
-        set_state(&platform, &home(&platform, "forger.test"), state);
+        set_state(&platform, &platform.home("forger.test"), state);
     }
     let ran = std::fs::read_to_string(root.join("sites/forger.test/notes/ran")).expect("it ran");
     assert_eq!(ran.lines().count(), 2, "each request ran once");
-    assert_eq!(awake(&platform, 1) + awake(&platform, 2), 1);
+    assert_eq!(platform.awake(1) + platform.awake(2), 1);
     platform.assert_healthy();
 }
 

@@ -26,6 +26,8 @@ const IN_REQUESTS: &[(&str, &str, &[u16])] = &[
     ("paas_fallback answer", "/sleeping", &[503]),
     // The service is waited for as long as its own location says.
     ("paas_fallback timeout", "/slow", &[503]),
+    ("paas_health handler", "/health", &[500]),
+    ("paas_status handler", "/status", &[500]),
     // A variable without a value.
     ("$paas_site", "/variables", &[200]),
     ("$paas_site_id", "/variables", &[200]),
@@ -55,6 +57,9 @@ const IN_CONFIGURATION: &[&str] = &[
     "paas_keepalive",
     "paas_eject",
     "paas_fallback",
+    "paas_monitor",
+    "paas_health",
+    "paas_status",
 ];
 
 /// Zones of shared memory can be made, but no directive makes one.

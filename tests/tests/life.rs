@@ -40,6 +40,34 @@ fn a_site_nobody_visits_sleeps_and_leaves_nothing() {
 }
 
 #[test]
+fn waking_a_sleeping_site_is_no_error() {
+    let root = Root::new();
+    let platform = Platform::start(&root);
+    let site = platform.recorder_with("a.test", &["--idle", "1s"]);
+    let socket = platform.site_socket("a.test");
+    for round in 1..=3 {
+        let _ = platform.get("a.test", "/get").expect(200);
+        let answer = Request::post("a.test", "/post", "x").send(platform.port());
+        let _ = answer.expect(200);
+        wait::until_true("it to sleep", || {
+            !socket.exists() && platform.vassals("a.test").is_empty()
+        });
+        assert_eq!(site.starts(), round);
+    }
+    let errors = platform.nginx_errors();
+    let bad: Vec<_> = errors
+        .lines()
+        .filter(|line| {
+            ["[warn]", "[error]", "[crit]"]
+                .iter()
+                .any(|level| line.contains(level))
+        })
+        .collect();
+    assert!(bad.is_empty(), "{bad:#?}");
+    platform.assert_healthy();
+}
+
+#[test]
 fn requests_all_around_the_moment_of_an_idle_stop_are_answered() {
     let root = Root::new();
     let platform = Platform::start(&root);

@@ -316,6 +316,10 @@ ThreadingHTTPServer(("0.0.0.0", 8000), Asked).serve_forever()
         .arg(&page)
         .stdin(Stdio::null());
     let process = Process::start("the world", &mut command, &output, Signal::KILL);
+    let network = |who: &str| fs::read_link(format!("/proc/{who}/ns/net")).expect("it runs");
+    wait::until_true("its own network", || {
+        network(&process.id().to_string()) != network("self")
+    });
     sh(&format!(
         "ip link add up0 type veth peer name world netns {}; ip addr add 203.0.113.2/24 dev up0; ip addr add 10.99.0.2/24 dev up0; ip link set up0 up",
         process.id()

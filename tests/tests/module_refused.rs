@@ -47,6 +47,59 @@ fn upstream(lines: &str) -> String {
 
 const SERVER: &str = "server 127.0.0.1:1;";
 
+/// A location with this line in it.
+fn location(line: &str) -> String {
+    format!("server {{ listen 127.0.0.1:1; location / {{ {line} }} }}")
+}
+
+#[test]
+fn what_is_to_be_seen_from_outside_is_said_rightly() {
+    let monitor = "paas_monitor {root}/backends;";
+    for form in ["", " json", " prometheus"] {
+        accepted(&format!(
+            "{monitor} {}",
+            location(&format!("paas_status{form};"))
+        ));
+    }
+    accepted(&location("paas_health /run/beat stale=500ms;"));
+    refused(
+        &location("paas_status;"),
+        &["paas_status", "paas_monitor DIRECTORY"],
+    );
+    for (http, words) in [
+        (format!("{monitor} {monitor}"), &["is duplicate"][..]),
+        (
+            "paas_monitor backends;".to_owned(),
+            &["\"backends\" is not an absolute path"],
+        ),
+        (
+            format!("{monitor} {}", location("paas_status xml;")),
+            &["\"xml\"", "json or prometheus"],
+        ),
+        (
+            format!("{monitor} {}", location("paas_status; paas_status;")),
+            &["is duplicate"],
+        ),
+        (
+            location("paas_health beat;"),
+            &["\"beat\" is not an absolute path"],
+        ),
+        (
+            location("paas_health /beat stale=soon;"),
+            &["is not a time"],
+        ),
+        (location("paas_health /beat stale=0;"), &["is not a time"]),
+        (
+            location("paas_health /beat fresh=1s;"),
+            &["does not know the argument \"fresh=1s\""],
+        ),
+        (location("paas_health;"), &["paas_health"]),
+        ("paas_status;".to_owned(), &["not allowed here"]),
+    ] {
+        refused(&http, words);
+    }
+}
+
 #[test]
 fn what_the_others_are_measured_against_is_accepted() {
     accepted(&upstream(&format!("paas_hash $host; {SERVER}")));

@@ -2,7 +2,7 @@
 //! visitor was shown.
 
 use paas_tests::platform::Options;
-use paas_tests::{Platform, Response, Root, wait};
+use paas_tests::{Platform, Request, Response, Root, wait};
 use serde_json::Value;
 
 const FINE: &str = "def application(e, s):\n    s('200 OK', [])\n    return [b'fine']\n";
@@ -125,6 +125,86 @@ fn what_a_site_lacks_is_named() {
         .paasctl()
         .ok(&["set-site", "venv.test", "--venv", &nowhere]);
     assert_explained(&platform, "venv.test", "no-virtualenv", "Python Home");
+    platform.assert_healthy();
+}
+
+#[test]
+fn storage_that_goes_away_is_named_and_serves_again_when_it_is_back() {
+    let root = Root::new();
+    let platform = Platform::start(&root);
+    add(&platform, &root, "a.test", &[]);
+    assert_eq!(platform.get("a.test", "/").expect(200), "fine");
+    let (here, away) = (root.join("sites/a.test"), root.join("sites/away"));
+    std::fs::rename(&here, &away).expect("ours");
+    // What is loaded goes on.
+    assert_eq!(platform.get("a.test", "/").expect(200), "fine");
+    platform.paasctl().ok(&["stop-site", "a.test"]);
+    assert_explained(&platform, "a.test", "no-directory", "No such file");
+    std::fs::rename(&away, &here).expect("ours");
+    wait::until_true("the site on its storage", || {
+        platform.get("a.test", "/").status == 200
+    });
+    platform.assert_healthy();
+}
+
+/// What the only site that does not sleep does.
+fn state(platform: &Platform<'_>) -> String {
+    let status = platform.daemon_status(1).unwrap_or_default();
+    let state = status["sites"][0]["state"].as_str();
+    state.unwrap_or_default().to_owned()
+}
+
+#[test]
+fn a_site_that_crashes_again_and_again_is_named() {
+    let root = Root::new();
+    let platform = Platform::start(&root);
+    add(&platform, &root, "a.test", &[]);
+    let source = "import os, time, uwsgi\n\
+        def application(e, s):\n\
+        \x20   if e['PATH_INFO'] == '/die':\n\
+        \x20       print('the last words', flush=True)\n\
+        \x20       os.kill(uwsgi.masterpid(), 9)\n\
+        \x20       time.sleep(600)\n\
+        \x20   s('200 OK', [])\n    return [b'fine']\n";
+    root.write("sites/a.test/app.py", source);
+    let mut crashes = Vec::new();
+    wait::until_true("the end of its restarts", || {
+        // A crash before it is known to serve is a start that failed.
+        if platform.get("a.test", "/").status == 200 {
+            wait::until_true("it to run", || state(&platform) == "running");
+        }
+        let answer = Request::post("a.test", "/die", "x").send(platform.port());
+        crashes.push(answer.status);
+        answer.status == 503
+    });
+    assert_eq!(crashes, [502, 502, 502, 502, 503]);
+    assert_explained(&platform, "a.test", "crashing", "the last words");
+    let failure = why(&platform, "a.test");
+    assert_eq!(failure["exit"], "signal 9", "{failure:#}");
+    // An order tries again at once.
+    platform.paasctl().ok(&["start-site", "a.test"]);
+    assert_eq!(platform.get("a.test", "/").expect(200), "fine");
+    platform.assert_healthy();
+}
+
+#[test]
+fn what_the_launcher_lacks_is_named() {
+    if !rustix::process::geteuid().is_root() {
+        // Without root there is no sandbox that could be missing.
+        return;
+    }
+    let root = Root::new();
+    let platform = Platform::with(
+        &root,
+        Options {
+            backend: "[backend]\n[sandbox]\nbwrap = \"/nowhere/bwrap\"\n".to_owned(),
+            ..Options::default()
+        },
+    );
+    root.write("sites/a.test/app.py", FINE);
+    let more = ["--entry", "app:application", "--no-check"];
+    platform.add_site("a.test", &root.join("sites/a.test"), &more);
+    assert_explained(&platform, "a.test", "not-launched", "/nowhere/bwrap");
     platform.assert_healthy();
 }
 

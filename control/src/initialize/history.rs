@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::{mpsc, oneshot};
 
 use super::diagnosis::Exit;
+use super::reason::Reason;
 use super::words::Generation;
 use crate::files;
 use crate::model::SiteId;
@@ -54,6 +55,23 @@ pub struct End {
     pub exit: Option<Exit>,
     /// What it wrote last.
     pub log: Vec<String>,
+}
+
+impl End {
+    /// The last of several crashes: what it was becomes the detail of that.
+    pub fn become_habit(&mut self) {
+        let crash = self.reason.as_deref().and_then(Reason::of_word);
+        let crash = crash.filter(|reason| *reason != Reason::Crashing);
+        if let Some(crash) = crash {
+            let detail = self.detail.take().map(|detail| format!(": {detail}"));
+            self.detail = Some(format!(
+                "the last time, {}{}",
+                crash.what(),
+                detail.unwrap_or_default()
+            ));
+        }
+        self.reason = Some(Reason::Crashing.word().to_owned());
+    }
 }
 
 /// A start and what became of it.

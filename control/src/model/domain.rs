@@ -1,5 +1,6 @@
 //! Domains as people type them.
 use super::{Domain, Invalid};
+use crate::probe::ask;
 use idna::AsciiDenyList;
 
 /// Reads a domain typed at the command line: as [`Domain::parse`], and names in other scripts (`bücher.example`) become
@@ -7,7 +8,12 @@ use idna::AsciiDenyList;
 pub fn parse_domain(text: &str) -> Result<Domain, Invalid> {
     let refuse = |why: String| Invalid::new("a domain", text, why);
     if text.is_ascii() {
-        return Domain::parse(text).map_err(|error| refuse(error.to_string()));
+        let domain = Domain::parse(text).map_err(|error| refuse(error.to_string()))?;
+        return match domain.as_str() {
+            // Its nginx answers it by itself.
+            ask::HOST => Err(refuse("backends tell their health under it".to_owned())),
+            _ => Ok(domain),
+        };
     }
     let ascii = idna::domain_to_ascii_cow(text.as_bytes(), AsciiDenyList::EMPTY)
         .map_err(|_| refuse("it has characters that no internationalised domain has".to_owned()))?;
@@ -49,6 +55,7 @@ mod tests {
             "a:80",
             "\u{202e}.b",
             "*.a",
+            "PAAS.invalid",
         ] {
             let error = parse_domain(bad).unwrap_err();
             assert!(!error.why.is_empty(), "{bad:?}");

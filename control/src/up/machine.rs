@@ -96,6 +96,8 @@ fn balancer_settings(registry: &Path, plan: &Plan) -> Result<String, UpError> {
         "\n[balancer]\nlisten = [\"{}\"]",
         SocketAddr::new(plan.bind, http)
     );
+    // All of it on one machine, which may be a small one and busy with other things: nobody is in a hurry to find it dead.
+    text.push_str("probe = { timeout = \"2s\", failures = 3 }\n");
     if let Some((certificate, key)) = &plan.certificate {
         let https = match plan.https {
             Some(port) => port,

@@ -2,6 +2,8 @@
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use crate::monitor;
+
 static PARKED: AtomicUsize = AtomicUsize::new(0);
 
 /// A place for one parked request; given back when it is dropped, whatever ends the request.
@@ -14,13 +16,13 @@ impl Slot {
         if PARKED.load(Ordering::Relaxed) >= most {
             return None;
         }
-        PARKED.fetch_add(1, Ordering::Relaxed);
+        monitor::parks(PARKED.fetch_add(1, Ordering::Relaxed) + 1);
         Some(Self(()))
     }
 }
 
 impl Drop for Slot {
     fn drop(&mut self) {
-        PARKED.fetch_sub(1, Ordering::Relaxed);
+        monitor::parks(PARKED.fetch_sub(1, Ordering::Relaxed).saturating_sub(1));
     }
 }

@@ -2,6 +2,7 @@
 //!
 //! Bytes of it can be locked to show that a process lives: the kernel takes the locks away with the process.
 
+use std::cell::RefCell;
 use std::fs::{File, OpenOptions};
 use std::io;
 use std::ops::Range;
@@ -9,6 +10,7 @@ use std::os::fd::AsRawFd;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::Path;
 use std::ptr::{self, NonNull};
+use std::rc::{Rc, Weak};
 use std::sync::atomic::AtomicU64;
 
 use ngx::ffi::ngx_test_config;
@@ -20,6 +22,11 @@ pub(crate) struct Mapping {
     count: usize,
 }
 
+thread_local! {
+    /// The files that this process has open. A process that closed one would lose its locks, so each is opened once.
+    static OPEN: RefCell<Vec<Weak<Mapping>>> = const { RefCell::new(Vec::new()) };
+}
+
 /// Whether nginx only tests a configuration: nothing is to be made then.
 pub(crate) fn is_test() -> bool {
     // SAFETY: nginx sets it from its command line, before it reads a configuration.
@@ -27,8 +34,23 @@ pub(crate) fn is_test() -> bool {
 }
 
 impl Mapping {
+    /// The mapping of a file, or a new one; [`Mapping::open`] says of what.
+    pub(crate) fn open_once(path: &Path, count: usize) -> io::Result<Rc<Self>> {
+        OPEN.with(|open| {
+            let mut open = open.borrow_mut();
+            open.retain(|mapping| mapping.strong_count() > 0);
+            let mut there = open.iter().filter_map(Weak::upgrade);
+            if let Some(mapping) = there.find(|mapping| mapping.is(path, count)) {
+                return Ok(mapping);
+            }
+            let mapping = Rc::new(Self::open(path, count)?);
+            open.push(Rc::downgrade(&mapping));
+            Ok(mapping)
+        })
+    }
+
     /// Opens the file, or makes it, and maps so many words of it.
-    pub(crate) fn open(path: &Path, count: usize) -> io::Result<Self> {
+    fn open(path: &Path, count: usize) -> io::Result<Self> {
         let file = OpenOptions::new()
             .read(true)
             .write(true)
@@ -67,7 +89,7 @@ impl Mapping {
     }
 
     /// Whether the file that has this name is the one that is mapped.
-    pub(crate) fn is(&self, path: &Path, count: usize) -> bool {
+    fn is(&self, path: &Path, count: usize) -> bool {
         let same = |here: &std::fs::Metadata, there: &std::fs::Metadata| {
             (here.dev(), here.ino()) == (there.dev(), there.ino())
         };
@@ -109,13 +131,18 @@ impl Mapping {
         self.set_lock(byte, libc::F_RDLCK)
     }
 
+    /// Whether another process has locked this byte.
+    pub(crate) fn is_held(&self, byte: u64) -> io::Result<bool> {
+        let mut lock = question(byte, libc::F_WRLCK)?;
+        // SAFETY: the question is read, and the answer written to it, during the call.
+        match unsafe { libc::fcntl(self.file.as_raw_fd(), libc::F_GETLK, &raw mut lock) } {
+            0 => Ok(lock.l_type != libc::F_UNLCK as libc::c_short),
+            _ => Err(io::Error::last_os_error()),
+        }
+    }
+
     fn set_lock(&self, byte: u64, kind: libc::c_int) -> io::Result<bool> {
-        // SAFETY: a plain C structure for which all zeroes is a value.
-        let mut lock: libc::flock = unsafe { std::mem::zeroed() };
-        lock.l_type = kind as libc::c_short;
-        lock.l_whence = libc::SEEK_SET as libc::c_short;
-        lock.l_start = libc::off_t::try_from(byte).map_err(|_| io::ErrorKind::InvalidInput)?;
-        lock.l_len = 1;
+        let lock = question(byte, kind)?;
         // SAFETY: the lock is read during the call. F_SETLK does not wait.
         if unsafe { libc::fcntl(self.file.as_raw_fd(), libc::F_SETLK, &raw const lock) } == 0 {
             return Ok(true);
@@ -125,6 +152,16 @@ impl Mapping {
             error => Err(error),
         }
     }
+}
+
+fn question(byte: u64, kind: libc::c_int) -> io::Result<libc::flock> {
+    // SAFETY: a plain C structure for which all zeroes is a value.
+    let mut lock: libc::flock = unsafe { std::mem::zeroed() };
+    lock.l_type = kind as libc::c_short;
+    lock.l_whence = libc::SEEK_SET as libc::c_short;
+    lock.l_start = libc::off_t::try_from(byte).map_err(|_| io::ErrorKind::InvalidInput)?;
+    lock.l_len = 1;
+    Ok(lock)
 }
 
 impl Drop for Mapping {

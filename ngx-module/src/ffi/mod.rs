@@ -7,6 +7,7 @@
 
 mod builds;
 pub(crate) mod conf;
+pub(crate) mod content;
 pub(crate) mod context;
 pub(crate) mod elsewhere;
 pub(crate) mod guard;

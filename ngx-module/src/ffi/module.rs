@@ -19,7 +19,7 @@ use super::guard::{Entry, guard};
 use super::request::Request;
 use super::{builds, phase, upstream, variable};
 use crate::directives::{HttpConf, LocationConf, ServerConf};
-use crate::{activity, directives, fallback, role, variables};
+use crate::{activity, directives, fallback, monitor, role, variables};
 
 /// nginx's description of this module. nginx numbers it when it loads it.
 #[unsafe(no_mangle)]
@@ -32,7 +32,7 @@ pub static mut ngx_http_paas_module: ngx_module_t = ngx_module_t {
     ..ngx_module_t::default()
 };
 
-static mut COMMANDS: [ngx_command_t; 9] = [
+static mut COMMANDS: [ngx_command_t; 12] = [
     command::<directives::PaasTable>(),
     command::<directives::PaasActivity>(),
     command::<directives::PaasSocket>(),
@@ -41,6 +41,9 @@ static mut COMMANDS: [ngx_command_t; 9] = [
     command::<directives::PaasKeepalive>(),
     command::<directives::PaasEject>(),
     command::<directives::PaasFallback>(),
+    command::<directives::PaasMonitor>(),
+    command::<directives::PaasHealth>(),
+    command::<directives::PaasStatus>(),
     ngx_command_t::empty(),
 ];
 
@@ -273,6 +276,9 @@ unsafe extern "C" fn init_process(cycle: *mut ngx_cycle_t) -> ngx_int_t {
         };
         if let Some(counters) = http.and_then(|http| http.activity.as_ref()?.as_ref()) {
             activity::start(counters);
+        }
+        if let Some(monitor) = http.and_then(|http| http.monitor.as_ref()?.as_ref()) {
+            monitor::start(monitor);
         }
     });
     NGX_OK as ngx_int_t

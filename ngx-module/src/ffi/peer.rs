@@ -277,6 +277,12 @@ fn attempt(request: Request<'_>) -> Attempt {
     Attempt {
         sent: upstream.map_or(0, |upstream| upstream.start_time as u64),
         is_backend_s_fault: upstream.is_some_and(fault),
+        // SAFETY: the state is that of this attempt, and lives as long as the request.
+        time: upstream
+            .and_then(|upstream| unsafe { upstream.state.as_ref() })
+            .map(|state| state.header_time)
+            .filter(|time| *time != usize::MAX)
+            .map(|time| time as u64),
     }
 }
 

@@ -9,6 +9,7 @@ use routing::{Backends, Placement, SlotTable, State};
 use table::{BackendId, BackendRecord, SiteRecord};
 
 use super::elsewhere::Elsewhere;
+use crate::ffi::log::{Level, Log};
 use crate::ffi::peer::Address;
 use crate::health::{Enrolled, Place, Watch};
 
@@ -39,6 +40,8 @@ pub(super) struct BackendList {
     /// None if no backend is being drained.
     elsewhere: Option<Elsewhere>,
     health: Seen,
+    /// The news of the daemon's probes that was heeded last.
+    news: Option<u64>,
 }
 
 pub(super) struct Member {
@@ -95,6 +98,7 @@ impl BackendList {
             slots,
             elsewhere,
             health: Seen::default(),
+            news: None,
         }
     }
 
@@ -107,6 +111,11 @@ impl BackendList {
                 member.place = place;
             }
             self.health.is_enrolled = true;
+        }
+        let news = watch.news();
+        if self.news != Some(news) {
+            self.news = Some(news);
+            self.heed(watch, now);
         }
         let epoch = watch.epoch();
         if self.health.epoch == Some(epoch) {
@@ -126,6 +135,17 @@ impl BackendList {
                 .map(returned)
                 .try_fold(0, |latest, returned| returned.map(|at| latest.max(at))),
         };
+    }
+
+    /// Takes what the daemon's probes say to heart.
+    fn heed(&self, watch: &Watch, now: u64) {
+        for (id, verdict) in watch.verdicts() {
+            let id = u32::try_from(id).ok().and_then(BackendId::new);
+            let member = id.and_then(|id| self.members.get(self.member(id)?));
+            if let Some(Member { backend, place, .. }) = member {
+                follow(watch.probed(*place, verdict, now), backend);
+            }
+        }
     }
 
     /// A number for the state that [`BackendList::addresses`] are of.
@@ -241,6 +261,19 @@ impl BackendList {
             backend: Arc::clone(&member.backend),
             place: member.place,
         })
+    }
+}
+
+fn follow(action: Action, Backend { name, address, .. }: &Backend) {
+    let log = |message: std::fmt::Arguments<'_>| Log::of_cycle().write(Level::Warning, message);
+    match action {
+        Action::Withdraw => log(format_args!(
+            "paas_eject: backend {name} ({address}) fails its probes and gets no requests"
+        )),
+        Action::Readmit => log(format_args!(
+            "paas_eject: backend {name} ({address}) answers its probes again and gets its sites back"
+        )),
+        Action::Nothing | Action::Avoid | Action::Try | Action::Eject(_) => (),
     }
 }
 

@@ -67,7 +67,10 @@ impl Record {
 
     /// Closes it, with what is known by now.
     pub(super) fn end(&mut self, reason: Option<Reason>) {
-        if self.start.end.is_some() {
+        if let Some(end) = &mut self.start.end {
+            if reason == Some(Reason::Crashing) {
+                end.become_habit();
+            }
             return;
         }
         let Evidence { exit, log, .. } = self.evidence.take().unwrap_or_default();
