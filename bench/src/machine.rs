@@ -92,18 +92,6 @@ fn only(cpu: usize) -> CpuSet {
     set
 }
 
-/// Lets this process, and what it starts, run whenever they can: what is measured in time on the wall must not wait for other
-/// programs. (Their niceness would not do: the kernel groups processes by session, and weighs only within a group.) Says
-/// whether the kernel lets it; as a rule, only root may.
-#[must_use]
-pub fn go_before_others() -> bool {
-    let own = std::process::id().to_string();
-    std::process::Command::new("chrt")
-        .args(["--rr", "--pid", "1", &own])
-        .status()
-        .is_ok_and(|status| status.success())
-}
-
 /// The CPU time a process of one thread has used so far, user and system, in nanoseconds.
 ///
 /// # Errors

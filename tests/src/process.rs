@@ -11,7 +11,7 @@ use std::sync::Once;
 use std::thread;
 use std::time::Duration;
 
-use rustix::process::{Pid, Signal, WaitOptions, getpid, kill_process, waitpid};
+use rustix::process::{Pid, Signal, WaitOptions, getpgrp, getpid, kill_process, waitpid};
 
 use crate::{Request, Response, wait};
 
@@ -361,7 +361,7 @@ pub fn adopt_orphans() {
 }
 
 /// What init does elsewhere: a dead process counts among its user's until somebody has heard of its end. Those that this test
-/// started itself are left to it: none of them leads a session.
+/// started itself are left to it: they are in its own process group.
 fn reap_orphans() {
     let threads = fs::read_dir("/proc/self/task").into_iter().flatten();
     let children = threads
@@ -376,10 +376,10 @@ fn reap_orphans() {
     for pid in children {
         let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
         let after = stat.rsplit_once(')').map_or("", |(_, rest)| rest);
-        let fields: Vec<&str> = after.split_whitespace().take(4).collect();
-        if let [state, _, _, session] = *fields
+        let fields: Vec<&str> = after.split_whitespace().take(3).collect();
+        if let [state, _, group] = *fields
             && state == "Z"
-            && session.parse() == Ok(pid)
+            && group.parse() != Ok(getpgrp().as_raw_nonzero().get())
         {
             let _ = waitpid(Pid::from_raw(pid), WaitOptions::NOHANG);
         }

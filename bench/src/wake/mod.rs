@@ -18,7 +18,7 @@ use paas_tests::platform::Options;
 use paas_tests::{Platform, Request, Root, wait};
 use serde::{Deserialize, Serialize};
 
-use crate::machine::{Machine, go_before_others};
+use crate::machine::Machine;
 use crate::results;
 use app::App;
 use by_hand::ByHand;
@@ -83,9 +83,6 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
     ensure!(arguments.pairs > 0, "nothing to measure");
     let mut all: Results = results::load("wake").unwrap_or_default();
     if !arguments.report {
-        if !go_before_others() {
-            eprintln!("wake: as root, it could be measured undisturbed by other programs");
-        }
         let root = Root::new();
         let options = Options {
             log: Some("info,control=debug".to_owned()),
