@@ -6,7 +6,10 @@ mod nanoseconds;
 mod placement;
 mod plot;
 mod results;
+mod routable;
 mod routing;
+mod scale;
+mod sites;
 mod statistics;
 mod wake;
 
@@ -30,6 +33,10 @@ enum Name {
     Routing(routing::Arguments),
     /// From a visit of a sleeping site to its first answer, against uWSGI started by hand (promise W1).
     Wake(wake::Arguments),
+    /// From the return of `add-site` until every worker of every balancer routes to the site (promise R5).
+    Routable(routable::Arguments),
+    /// The balancer with a thousand sites and with a million, and a flood of hosts that no site has (promise R8).
+    Scale(scale::Arguments),
     /// How even the load is and who moves: our placement, modulo, ketama, Maglev (promise R3).
     Placement(placement::Arguments),
     /// What sites that are awake cost beside very many asleep, and how fast one wakes then.
@@ -44,6 +51,8 @@ fn main() -> ExitCode {
     let done = match Bench::parse().name {
         Name::Routing(arguments) => routing::run(&arguments),
         Name::Wake(arguments) => wake::run(&arguments),
+        Name::Routable(arguments) => routable::run(&arguments),
+        Name::Scale(arguments) => scale::run(&arguments),
         Name::Placement(arguments) => placement::run(&arguments),
         Name::Density(arguments) => density::run(&arguments),
         Name::Choose(arguments) => nanoseconds::run(nanoseconds::CHOOSE, &arguments),

@@ -31,7 +31,8 @@ use crate::initialize::prepare::{Place, SharedRegistry, group_of};
 use crate::listening;
 use crate::logs;
 use crate::probe::{Opinions, Prober};
-use crate::registry::{self, RegistryError};
+use crate::registry::RegistryError;
+use crate::registry::lasting::{Lasting, keep_copy};
 use crate::sandbox::missing;
 use crate::settings::{BackendsFrom, Role, Settings};
 use crate::watch::{Directory, Readable};
@@ -98,7 +99,7 @@ pub async fn run(settings: Settings) -> Result<(), DaemonError> {
     };
     let changer = Changer {
         machine: settings.name.clone(),
-        registry: Arc::new(Mutex::new(registry::open(&settings)?)),
+        registry: shared(Lasting::new(settings.paths().registry(), None)),
         follower: follower.clone(),
         driver: driver.clone(),
     };
@@ -107,7 +108,7 @@ pub async fn run(settings: Settings) -> Result<(), DaemonError> {
     let opinions = match probes {
         true => {
             let opinions = Opinions::default();
-            let registry = Arc::new(Mutex::new(registry::open(&settings)?));
+            let registry = shared(Lasting::new(settings.paths().registry(), None));
             let prober = Prober::new(&settings, registry, follower.clone(), opinions.clone());
             tokio::spawn(prober.run());
             Some(opinions)
@@ -136,6 +137,10 @@ pub async fn run(settings: Settings) -> Result<(), DaemonError> {
     }
     tracing::info!("ending; running sites go on");
     Ok(())
+}
+
+fn shared(registry: Lasting) -> SharedRegistry {
+    Arc::new(Mutex::new(Box::new(registry)))
 }
 
 /// Every running site takes descriptors: as many as the system allows.
@@ -222,7 +227,11 @@ async fn start_waking(
         tracing::warn!("{wall}");
     }
     let place = Arc::new(Place::new(settings).map_err(system("cannot read what sites need"))?);
-    let registry: SharedRegistry = Arc::new(Mutex::new(registry::open(settings)?));
+    let registry = shared(Lasting::new(paths.registry(), paths.registry_copy()));
+    if let Some(copy) = paths.registry_copy() {
+        let from = paths.registry().to_owned();
+        tokio::spawn(keep_copy(from, copy, follower.revision()));
+    }
     let stats = match emperor::poke(&paths.emperor_stats()).await {
         Ok(stats) => Some(stats),
         // Without an Emperor there are no vassals.

@@ -1,5 +1,9 @@
-//! Keeps the table at the registry's revision: at the start, when somebody asks, and when the registry's file changes.
+//! Keeps the table at the registry's revision: at the start, when somebody asks, and when the registry's file changes. While the
+//! registry is gone, the table stays what it is.
 
+use std::ffi::OsString;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -7,7 +11,8 @@ use rustix::fs::inotify::WatchFlags;
 use table::{Options, TableError, Writer};
 use tokio::sync::{mpsc, oneshot, watch};
 
-use crate::registry::{self, Registry, RegistryError};
+use crate::registry::lasting::Lasting;
+use crate::registry::{self, RegistryError};
 use crate::settings::Settings;
 use crate::sync::{self, SyncError, Synced};
 use crate::watch::Directory;
@@ -27,9 +32,6 @@ pub enum FollowError {
     /// The first synchronisation.
     #[error(transparent)]
     Sync(#[from] SyncError),
-    /// The registry's directory cannot be watched.
-    #[error("cannot watch the registry's directory: {0}")]
-    Watch(#[from] std::io::Error),
 }
 
 /// Asks for the table to be brought up to date.
@@ -55,31 +57,96 @@ impl Follower {
 }
 
 struct Both {
-    registry: Box<dyn Registry>,
+    registry: Lasting,
     writer: Writer,
 }
 
-/// Brings the table up to date once, then goes on in the background.
+/// The registry's directory: which one it was when it was watched, and what it tells.
+struct Watched {
+    path: PathBuf,
+    id: Option<(u64, u64)>,
+    changes: Option<Directory>,
+}
+
+impl Watched {
+    fn new(path: PathBuf) -> Self {
+        let mut watched = Self {
+            path,
+            id: None,
+            changes: None,
+        };
+        watched.look();
+        watched
+    }
+
+    /// Watches it anew if there is another directory in its place: nobody announces that storage was mounted. Says whether there is.
+    fn look(&mut self) -> bool {
+        let id = std::fs::metadata(&self.path)
+            .ok()
+            .map(|found| (found.dev(), found.ino()));
+        if id == self.id && (id.is_none() || self.changes.is_some()) {
+            return false;
+        }
+        self.id = id;
+        let what = WatchFlags::ATTRIB | WatchFlags::MODIFY | WatchFlags::MOVED_TO;
+        self.changes = match Directory::watch(&self.path, what) {
+            Ok(changes) => Some(changes),
+            Err(problem) => {
+                tracing::error!(%problem, path = %self.path.display(), "cannot watch the registry; changes are seen when paasctl tells of them");
+                None
+            }
+        };
+        true
+    }
+
+    /// The names of files that changed; none: anything may have.
+    async fn changed(&mut self) -> Vec<OsString> {
+        let Some(changes) = &self.changes else {
+            return std::future::pending().await;
+        };
+        match changes.changed().await {
+            Ok(names) => names,
+            Err(problem) => {
+                tracing::error!(%problem, "cannot watch the registry any more");
+                self.changes = None;
+                Vec::new()
+            }
+        }
+    }
+}
+
+/// Brings the table up to date once, then goes on in the background. A machine that has a table already goes on with it if the
+/// registry is gone; only a new one makes a registry where there is none.
 pub async fn start(settings: &Settings, group: Option<u32>) -> Result<Follower, FollowError> {
     let paths = settings.paths();
-    // Watched before it is read: no change falls between.
-    let registry = registry::open(settings)?;
-    let directory = paths.registry().parent().unwrap_or(paths.root());
-    let changes = Directory::watch(
-        directory,
-        WatchFlags::ATTRIB | WatchFlags::MODIFY | WatchFlags::MOVED_TO,
-    )?;
     let options = Options {
         group,
         ..Options::default()
     };
+    let writer = Writer::open_or_create(paths.table(), options)?;
+    if writer.generation() == 0 {
+        drop(registry::open(settings)?);
+    }
+    // Watched before it is read: no change falls between.
+    let directory = paths.registry().parent().unwrap_or(paths.root());
+    let watched = Watched::new(directory.to_owned());
     let mut both = Both {
-        registry,
-        writer: Writer::open_or_create(paths.table(), options)?,
+        registry: Lasting::new(paths.registry(), None),
+        writer,
     };
-    let first = sync::sync(&mut *both.registry, &mut both.writer)?;
-    report(first);
-    let (sender, revision) = watch::channel(first.revision());
+    let held = both.writer.generation();
+    let (first, gone) = match sync::sync(&mut both.registry, &mut both.writer) {
+        Ok(synced) => {
+            report(synced);
+            (synced.revision(), false)
+        }
+        Err(SyncError::Registry(problem)) if held > 0 => {
+            tracing::error!(%problem, revision = held, "the registry is gone; nginx goes on with the table as it is");
+            (held, true)
+        }
+        Err(problem) => return Err(problem.into()),
+    };
+    let (sender, revision) = watch::channel(first);
     let (requests, inbox) = mpsc::channel(64);
     let file = paths
         .registry()
@@ -90,9 +157,10 @@ pub async fn start(settings: &Settings, group: Option<u32>) -> Result<Follower, 
     tokio::spawn(follow(
         Arc::new(Mutex::new(both)),
         inbox,
-        changes,
+        watched,
         [format!("{file}-wal"), file],
         sender,
+        gone,
     ));
     Ok(Follower { requests, revision })
 }
@@ -100,9 +168,10 @@ pub async fn start(settings: &Settings, group: Option<u32>) -> Result<Follower, 
 async fn follow(
     both: Arc<Mutex<Both>>,
     mut inbox: mpsc::Receiver<oneshot::Sender<Result<u64, String>>>,
-    changes: Directory,
+    mut watched: Watched,
     files: [String; 2],
     revision: watch::Sender<u64>,
+    mut gone: bool,
 ) {
     let mut clearing = tokio::time::interval(CLEARING);
     clearing.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
@@ -113,34 +182,22 @@ async fn follow(
                 Some(request) => waiting.push(request),
                 None => return,
             },
-            names = changes.changed() => match names {
-                Ok(names) if names.is_empty() || names.iter().any(|name| files.iter().any(|file| **name == **file)) => {}
-                Ok(_) => continue,
-                Err(problem) => {
-                    tracing::error!(%problem, "cannot watch the registry any more; changes are seen when paasctl tells of them");
-                    return Box::pin(answer_only(both, inbox, revision)).await;
+            names = watched.changed() => {
+                if !names.is_empty() && !names.iter().any(|name| files.iter().any(|file| **name == **file)) {
+                    continue;
                 }
-            },
+            }
             _ = clearing.tick() => {
                 clear(&both).await;
-                continue;
+                if !watched.look() && !gone {
+                    continue;
+                }
             }
         }
         while let Ok(request) = inbox.try_recv() {
             waiting.push(request);
         }
-        bring_up_to_date(&both, waiting, &revision).await;
-    }
-}
-
-/// What is left when the directory cannot be watched.
-async fn answer_only(
-    both: Arc<Mutex<Both>>,
-    mut inbox: mpsc::Receiver<oneshot::Sender<Result<u64, String>>>,
-    revision: watch::Sender<u64>,
-) {
-    while let Some(request) = inbox.recv().await {
-        bring_up_to_date(&both, vec![request], &revision).await;
+        bring_up_to_date(&both, waiting, &revision, &mut gone).await;
     }
 }
 
@@ -148,18 +205,22 @@ async fn bring_up_to_date(
     both: &Arc<Mutex<Both>>,
     waiting: Vec<oneshot::Sender<Result<u64, String>>>,
     revision: &watch::Sender<u64>,
+    gone: &mut bool,
 ) {
     let both = both.clone();
     let work = move || {
         let mut both = both.lock().unwrap_or_else(PoisonError::into_inner);
         let Both { registry, writer } = &mut *both;
-        sync::sync(&mut **registry, writer)
+        sync::sync(registry, writer)
     };
     let outcome = match tokio::task::spawn_blocking(work).await {
         Ok(Ok(synced)) => {
             report(synced);
+            let is_back = std::mem::take(gone);
             revision.send_if_modified(|held| {
-                std::mem::replace(held, synced.revision()) != synced.revision()
+                let before = std::mem::replace(held, synced.revision());
+                // Who could not read the registry meanwhile reads it now.
+                is_back || before != synced.revision()
             });
             Ok(synced.revision())
         }
@@ -167,10 +228,13 @@ async fn bring_up_to_date(
         Err(problem) => Err(problem.to_string()),
     };
     if let Err(problem) = &outcome {
-        tracing::error!(
-            problem,
-            "the table does not follow the registry; nginx goes on with what it holds"
-        );
+        // Said once, though it is tried again every second.
+        if !std::mem::replace(gone, true) {
+            tracing::error!(
+                problem,
+                "the table does not follow the registry; nginx goes on with what it holds"
+            );
+        }
     }
     for answer in waiting {
         // Whoever asked may have gone.

@@ -95,6 +95,11 @@ impl Paths {
     pub fn registry(&self) -> &Path {
         &self.registry
     }
+    /// Where a machine keeps a copy of a registry that lies outside its own root, with other machines.
+    pub fn registry_copy(&self) -> Option<PathBuf> {
+        let is_elsewhere = !self.registry.starts_with(&self.root);
+        is_elsewhere.then(|| self.state().join("registry-copy.db"))
+    }
     /// What survives a reboot.
     pub fn state(&self) -> PathBuf {
         self.root.join("var/lib/paas")

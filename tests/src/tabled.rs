@@ -132,6 +132,11 @@ impl Tabled {
             .expect("written");
     }
 
+    /// Gives the table so many sites in all.
+    pub fn add_sites(&mut self, count: usize) {
+        self.apply((SITES..count).map(site));
+    }
+
     /// A visit of a site.
     #[must_use]
     pub fn ask(&self, site: usize) -> Response {

@@ -51,18 +51,13 @@ impl Kill {
     }
 
     /// Whether it may have cost a visitor the answer: a balancer's nginx any that was under way, a backend's nginx or Emperor one that may
-    /// have been run and may not be run again. A backend's daemon costs whoever waits for a site to wake a 503, a balancer's nobody anything.
+    /// have been run and may not be run again. A daemon may cost nobody anything.
     fn excuses(&self, visit: &Visit) -> bool {
         let was_under_way = visit.sent < self.at + Duration::from_secs(2)
             && visit.sent + visit.took + Duration::from_millis(50) > self.at;
-        let waited_for_the_daemon = visit
-            .outcome
-            .as_ref()
-            .is_err_and(|words| words.contains("503 unreachable"));
         let may = match (self.machine.starts_with("balancer"), self.victim) {
-            (true, Victim::Daemon) => false,
+            (_, Victim::Daemon) => false,
             (true, _) => true,
-            (false, Victim::Daemon) => waited_for_the_daemon,
             (false, _) => visit.method == "POST",
         };
         may && was_under_way

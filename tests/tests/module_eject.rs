@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use paas_tests::stub::Answer;
 use paas_tests::tabled::{Lines, SITES};
-use paas_tests::{Request, Response, Root, Tabled, process, wait};
+use paas_tests::{Connection, Request, Response, Root, Tabled, process, wait};
 use rustix::process::Signal;
 use table::Change;
 
@@ -358,5 +358,59 @@ fn a_new_backend_takes_its_sites_over_little_by_little() {
     for site in (0..SITES).filter(|site| !moving.contains(site)) {
         assert_eq!(tabled.way(&tabled.ask(site)), [old[site]], "no other moves");
     }
+    tabled.nginx.assert_healthy();
+}
+
+#[test]
+fn of_thousands_of_sites_only_those_whose_turn_it_is_return_with_their_backend() {
+    const MANY: usize = 4_000;
+    let root = Root::new();
+    let return_time = Duration::from_secs(6);
+    let http = "paas_eject failures=1 time=100ms max_time=100ms return=6s;";
+    let mut tabled = Tabled::start_with(&root, 4, with_http(http), |_, _| Answer::ok("x"));
+    tabled.add_sites(MANY);
+    let home = 0;
+    let sites: Vec<usize> = (0..MANY)
+        .filter(|site| tabled.home(*site) == home)
+        .collect();
+    assert!(sites.len() > 800);
+    tabled.kill(home);
+    for site in sites.iter().take(20) {
+        assert_eq!(tabled.ask(*site).status, 200);
+    }
+    tabled.revive(home);
+    let mut visitor = Connection::open(tabled.port).expect("it listens");
+    let mut back = BTreeSet::new();
+    let mut returned_at: Option<Instant> = None;
+    let mut early = Vec::new();
+    wait::until_true("all sites to be at home", || {
+        for site in &sites {
+            let before = Instant::now();
+            let request = Request::get(format!("site-{site}.test"), "/");
+            let answer = visitor.exchange(&request).expect("an answer");
+            assert_eq!(answer.status, 200);
+            if tabled.way(&answer) != [home] {
+                assert!(!back.contains(site), "site {site} went away again");
+                continue;
+            }
+            let Some(returned_at) = returned_at else {
+                // The trial that readmits it: whose it is, does not matter.
+                returned_at = Some(before);
+                continue;
+            };
+            back.insert(*site);
+            let since = returned_at.elapsed();
+            let share = since.as_secs_f64() / return_time.as_secs_f64();
+            // Sites are spread evenly over the time, not exactly.
+            let due = (sites.len() as f64 * (share + 0.05)) as usize;
+            if back.len() > due {
+                early.push((since, back.len()));
+            }
+        }
+        back.len() == sites.len()
+    });
+    assert!(early.is_empty(), "more than were due: {early:?}");
+    let returned_at: Instant = returned_at.expect("it returned");
+    assert!(returned_at.elapsed() >= return_time.mul_f64(0.9));
     tabled.nginx.assert_healthy();
 }

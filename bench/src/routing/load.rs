@@ -6,7 +6,7 @@ use std::process::Command;
 
 use anyhow::{Context as _, ensure};
 
-use super::sites;
+use crate::sites;
 
 /// How many connections the load generator keeps open.
 pub const CLIENTS: usize = 64;

@@ -6,7 +6,6 @@
 
 mod load;
 mod report;
-mod sites;
 mod ways;
 
 use std::collections::BTreeMap;
@@ -16,7 +15,7 @@ use paas_tests::{Root, process};
 use serde::{Deserialize, Serialize};
 
 use crate::machine::{Machine, Places, cpu_time};
-use crate::results;
+use crate::{results, sites};
 use load::{CLIENTS, Load};
 use ways::{Running, Setting, WAYS};
 

@@ -9,7 +9,7 @@ use anyhow::{Context as _, ensure};
 use paas_tests::{Nginx, Process, Request, Root, build, wait};
 use rustix::process::Signal;
 
-use super::sites;
+use crate::sites;
 
 /// A way to balance.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

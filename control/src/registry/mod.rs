@@ -2,6 +2,7 @@
 //! of the program knows of it; [`sqlite`] keeps it in one file.
 //!
 //! A [`View`] reads one consistent state; an [`Edit`] is one transaction, which is nothing until it is committed.
+pub mod lasting;
 mod limits;
 pub mod sqlite;
 

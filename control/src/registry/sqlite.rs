@@ -52,10 +52,44 @@ impl Sqlite {
             std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600))
                 .map_err(|e| failed(e.to_string()))?;
         }
+        Self::prepared(connection, path)
+    }
+
+    /// Opens `path` if it is there, and brings it to this program's version.
+    pub(super) fn open_existing(path: &Path) -> Result<Self> {
+        let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+        let connection = Connection::open_with_flags(path, flags)?;
+        Self::prepared(connection, path)
+    }
+
+    fn prepared(connection: Connection, path: &Path) -> Result<Self> {
         Self::prepare(connection, path).map_err(|error| match error {
-            RegistryError::Database(error) => failed(error.to_string()),
+            RegistryError::Database(error) => RegistryError::Open {
+                path: path.to_owned(),
+                why: error.to_string(),
+            },
             other => other,
         })
+    }
+
+    /// Opens a copy that [`Sqlite::copy_into`] made, for reading.
+    pub(super) fn open_copy(path: &Path) -> Result<Self> {
+        let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+        let mut connection = Connection::open_with_flags(path, flags)?;
+        connection.set_prepared_statement_cache_capacity(64);
+        // Of another version it would have to be written to: then this fails.
+        migrate(&mut connection, path.to_owned())?;
+        Ok(Self {
+            connection,
+            kept: KEPT_CHANGES,
+        })
+    }
+
+    /// Writes one consistent state of all of it into an empty file.
+    pub(super) fn copy_into(&self, path: &Path) -> Result<()> {
+        let path = path.to_string_lossy();
+        self.connection.execute("VACUUM INTO ?1", [&*path])?;
+        Ok(())
     }
 
     fn prepare(mut connection: Connection, path: &Path) -> Result<Self> {

@@ -24,7 +24,9 @@ pub fn busy_in_lua() -> String {
     format!("(\"site%d.example.com\"):format(number * {})", SITES / BUSY)
 }
 
-fn name(number: u32) -> String {
+/// The host name of any site.
+#[must_use]
+pub fn name(number: u32) -> String {
     format!("site{number}.example.com")
 }
 
