@@ -6,6 +6,10 @@ check:
 test *FILTER:
     scripts/test {{FILTER}}
 
+# The module with another nginx: scripts/test-nginx DIRECTORY FILTER.
+test-nginx *ARGS:
+    scripts/test-nginx {{ARGS}}
+
 # Measures: scripts/bench --help.
 bench NAME *ARGS:
     scripts/bench {{NAME}} {{ARGS}}

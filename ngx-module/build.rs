@@ -37,6 +37,14 @@ fn main() {
     {
         println!("cargo::rustc-cfg=nginx_headers_are_linked");
     }
+    // `server NAME resolve` came with 1.27.3.
+    println!("cargo::rustc-check-cfg=cfg(nginx_servers_resolve)");
+    if version
+        .parse::<u64>()
+        .is_ok_and(|number| number >= 1_027_003)
+    {
+        println!("cargo::rustc-cfg=nginx_servers_resolve");
+    }
     // nginx loads modules so that all see each other's symbols. Without the first, a new build of this module that is loaded
     // beside the old one would find the old one's tables in place of its own, and the old code would go on. Without the
     // second, a configuration that is refused would take the code away that nginx's chain of filters leads to by then.

@@ -3,12 +3,15 @@
 
 use std::net::SocketAddr;
 use std::sync::PoisonError;
+use std::time::Duration;
 
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 
+use crate::change::unix_millis;
 use crate::follow::Follower;
 use crate::initialize::driver::Message;
 use crate::initialize::prepare::SharedRegistry;
+use crate::initialize::words::Order;
 use crate::model::{Backend, BackendName, State};
 use crate::registry::{RegistryError, View};
 use crate::settings::Settings;
@@ -19,6 +22,8 @@ pub struct Standing {
     name: Option<BackendName>,
     address: SocketAddr,
     state: State,
+    /// When what is still awake is put to sleep, in milliseconds since 1970.
+    deadline: Option<u64>,
 }
 
 impl Standing {
@@ -28,6 +33,7 @@ impl Standing {
             name: BackendName::parse(&settings.name).ok(),
             address: settings.backend.listen,
             state: State::Active,
+            deadline: None,
         };
         standing.read(registry)?;
         Ok(standing)
@@ -35,7 +41,13 @@ impl Standing {
 
     fn read(&mut self, registry: &SharedRegistry) -> Result<(), RegistryError> {
         let mut registry = registry.lock().unwrap_or_else(PoisonError::into_inner);
-        let own = self.own(&*registry.view()?)?;
+        let view = registry.view()?;
+        let own = self.own(&*view)?;
+        let draining = own.as_ref().filter(|own| own.state == State::Draining);
+        self.deadline = match draining {
+            Some(own) => view.drain_deadline(own.id)?,
+            None => None,
+        };
         // A machine that is not registered gets requests from balancers that know it otherwise.
         self.state = own.map_or(State::Active, |backend| backend.state);
         Ok(())
@@ -67,7 +79,18 @@ impl Standing {
         driver: mpsc::Sender<Message>,
     ) {
         let mut revision = follower.revision();
-        while revision.changed().await.is_ok() {
+        // The deadline that has been kept.
+        let mut kept = None;
+        loop {
+            let due = self.deadline.filter(|_| self.deadline != kept);
+            tokio::select! {
+                changed = revision.changed() => if changed.is_err() { return },
+                () = until(due) => {
+                    kept = self.deadline;
+                    put_to_sleep(&driver).await;
+                    continue;
+                }
+            }
             let (registry, before) = (registry.clone(), self.clone());
             let read = move || {
                 let mut standing = before;
@@ -84,5 +107,37 @@ impl Standing {
             }
             self.tell(&driver).await;
         }
+    }
+}
+
+/// Waits for a time, in milliseconds since 1970; for ever, if there is none. The clock may be set meanwhile.
+async fn until(at: Option<u64>) {
+    let Some(at) = at else {
+        return std::future::pending().await;
+    };
+    loop {
+        let left = at.saturating_sub(unix_millis());
+        if left == 0 {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(left.min(60_000))).await;
+    }
+}
+
+/// Lets every site that is awake finish what it does, and sleep.
+async fn put_to_sleep(driver: &mpsc::Sender<Message>) {
+    let (answer, asked) = oneshot::channel();
+    // Whoever does not listen has ended.
+    let _ = driver.send(Message::Asked(answer)).await;
+    let awake = asked.await.unwrap_or_default();
+    tracing::info!(
+        sites = awake.len(),
+        "this backend was to be empty by now: what is awake is put to sleep"
+    );
+    for now in awake {
+        let (answer, _) = oneshot::channel();
+        let _ = driver
+            .send(Message::Ordered(now.site, Order::Stop, answer))
+            .await;
     }
 }

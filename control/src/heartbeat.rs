@@ -6,7 +6,7 @@
 mod storage;
 
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use rustix::fs::statvfs;
@@ -14,7 +14,9 @@ use serde::Serialize;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::MissedTickBehavior;
 
+use crate::cgroup::Groups;
 use crate::files;
+use crate::initialize::confine::{CGROUPS, group_name};
 use crate::initialize::driver::Message;
 use crate::initialize::machine::Shown;
 use crate::initialize::memory;
@@ -31,6 +33,7 @@ pub struct Heart {
     storage: Vec<Storage>,
     min_memory: u64,
     min_disk: u64,
+    groups: Option<Groups>,
     emperor: watch::Receiver<bool>,
     driver: mpsc::Sender<Message>,
 }
@@ -41,6 +44,8 @@ struct Report {
     emperor: bool,
     storage: Vec<Place>,
     memory: memory::Memory,
+    /// What all sites have of it; none where the kernel does not count that.
+    sites_memory: Option<u64>,
     disk: Option<Disk>,
     /// Sites with processes.
     awake: usize,
@@ -75,6 +80,7 @@ impl Heart {
             storage,
             min_memory: health.min_memory,
             min_disk: health.min_disk,
+            groups: Groups::find(Path::new(CGROUPS), &group_name(paths)).ok(),
             emperor,
             driver,
         })
@@ -96,6 +102,7 @@ impl Heart {
                 emperor: *self.emperor.borrow_and_update(),
                 storage: self.storage.iter().map(Storage::place).collect(),
                 memory: memory::look(),
+                sites_memory: self.groups.as_ref().and_then(|groups| groups.memory().ok()),
                 disk: self
                     .disks
                     .iter()

@@ -24,6 +24,7 @@ pub mod listening;
 pub mod logs;
 pub mod model;
 pub mod nginx;
+pub mod observed;
 pub mod outbound;
 pub mod paths;
 pub mod probe;

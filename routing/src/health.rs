@@ -303,6 +303,38 @@ impl Health {
     }
 }
 
+/// How much health counts in a choice.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Heed {
+    /// Backends that have just come back get the sites whose turn it is.
+    All,
+    /// Those that do not serve get no site.
+    Service,
+    /// None: better an error than no try.
+    Nothing,
+}
+
+impl Heed {
+    /// What is tried one after the other until it leaves a backend to choose.
+    #[must_use]
+    pub const fn order(is_panic: bool) -> &'static [Self] {
+        match is_panic {
+            true => &[Self::Nothing],
+            false => &[Self::All, Self::Service, Self::Nothing],
+        }
+    }
+
+    /// Whether a site may be sent to a backend with this health. `site_hash` is as for [`Health::takes`].
+    #[must_use]
+    pub fn allows(self, health: Health, site_hash: u64, now: u64, settings: &Settings) -> bool {
+        match self {
+            Self::All => health.takes(site_hash, now, settings) || health.may_be_tried(now),
+            Self::Service => health.is_in_service() || health.may_be_tried(now),
+            Self::Nothing => true,
+        }
+    }
+}
+
 /// Whether health is to be ignored: more than half of the backends look unhealthy. Better a few errors than all sites on the few that
 /// are left.
 #[must_use]

@@ -244,7 +244,7 @@ fn an_upstream_without_servers() {
 
 #[test]
 fn settings_of_a_server_that_no_nginx_without_a_licence_has() {
-    for setting in ["slow_start=30s", "resolve", "route=a", "drain"] {
+    for setting in ["slow_start=30s", "route=a", "drain"] {
         refused(
             &upstream(&format!(
                 "zone z 64k; paas_hash $host; server 127.0.0.1:1 {setting};"
@@ -252,6 +252,16 @@ fn settings_of_a_server_that_no_nginx_without_a_licence_has() {
             &["invalid parameter", setting],
         );
     }
+}
+
+#[test]
+fn a_server_whose_addresses_are_to_be_resolved_while_it_is_used() {
+    // nginx itself refuses it before 1.27.3.
+    let lines = "zone z 64k; paas_hash $host; server sites.test:1 resolve;";
+    refused(
+        &format!("resolver 127.0.0.1; {}", upstream(lines)),
+        &["\"resolve\""],
+    );
 }
 
 #[test]

@@ -168,6 +168,21 @@ impl Groups {
         Ok(users)
     }
 
+    /// The memory that all sites of the machine have together, in bytes.
+    pub fn memory(&self) -> io::Result<u64> {
+        let file = match self.version {
+            Version::One => self
+                .mount
+                .join(v1::MEMORY)
+                .join(&self.name)
+                .join("memory.usage_in_bytes"),
+            Version::Two => self.mount.join(&self.name).join("memory.current"),
+        };
+        let text = fs::read_to_string(&file)?;
+        let number = text.trim().parse();
+        number.map_err(|_| io::Error::other(format!("{} holds no number", file.display())))
+    }
+
     /// How many processes of a generation the kernel has killed because its memory, or its user's, was used up.
     pub fn killed_for_memory(&self, leaf: &str) -> u64 {
         let tree = match self.version {

@@ -2,10 +2,11 @@
 //! `disable-backend`.
 use super::machine::{Concerns, Machine};
 use super::moves::{self, Consent};
-use super::output::{Table, facts, json};
-use super::{CliError, Format, placement};
+use super::output::{facts, json};
+use super::{CliError, Format};
+use crate::change::unix_millis;
 use crate::model::{
-    Backend, BackendId, BackendKey, BackendName, NewBackend, State, Weight, parse_address,
+    Backend, BackendId, BackendKey, BackendName, NewBackend, Span, State, Weight, parse_address,
     parse_weight,
 };
 use serde::Serialize;
@@ -73,20 +74,30 @@ pub struct Remove {
     consent: Consent,
 }
 
-/// Arguments of `enable-backend`, `drain-backend`, `disable-backend`.
+/// Arguments of `enable-backend`, `disable-backend`.
 #[derive(Debug, clap::Args)]
 pub struct Named {
     name: BackendName,
 }
 
+/// Arguments of `drain-backend`.
+#[derive(Debug, clap::Args)]
+pub struct Drain {
+    name: BackendName,
+    /// After this time put to sleep what is still awake: 10m. Requests under way are finished; the next visit wakes the site elsewhere.
+    #[arg(long, value_name = "TIME")]
+    deadline: Option<Span>,
+}
+
+/// What the registry says of a backend, as it is shown.
 #[derive(Serialize)]
-struct Shown {
-    id: u32,
-    name: String,
-    address: SocketAddr,
-    key: String,
-    weight: u32,
-    state: String,
+pub(super) struct Shown {
+    pub id: u32,
+    pub name: String,
+    pub address: SocketAddr,
+    pub key: String,
+    pub weight: u32,
+    pub state: String,
 }
 
 impl From<&Backend> for Shown {
@@ -151,31 +162,6 @@ pub(super) fn add(machine: &Machine, arguments: Add, out: &mut dyn Write) -> Res
     }
 }
 
-pub(super) fn list(machine: &Machine, format: Format, out: &mut dyn Write) -> Result<(), CliError> {
-    let mut registry = machine.registry()?;
-    let view = registry.view()?;
-    let backends = view.backends()?;
-    let shown: Vec<Shown> = backends.iter().map(Shown::from).collect();
-    if format.json {
-        return json(out, &shown);
-    }
-    let mut table = Table::new(&["NAME", "ADDRESS", "WEIGHT", "STATE", "KEY"]);
-    for one in shown {
-        table.row([
-            one.name,
-            one.address.to_string(),
-            one.weight.to_string(),
-            one.state,
-            one.key,
-        ]);
-    }
-    table.print(out)?;
-    if let Some(change) = placement::change_in_words(&*view)? {
-        writeln!(out, "{change}")?;
-    }
-    Ok(())
-}
-
 pub(super) fn show(
     machine: &Machine,
     arguments: Show,
@@ -221,6 +207,9 @@ pub(super) fn set(machine: &Machine, arguments: Set, out: &mut dyn Write) -> Res
             weight: arguments.weight.unwrap_or(old.weight),
             state: arguments.state.unwrap_or(old.state),
         };
+        if new.state != State::Draining {
+            edit.set_drain_deadline(new.id, None)?;
+        }
         Ok(edit.set_backend(&new)?)
     })?;
     Ok(writeln!(out, "set backend {name}")?)
@@ -244,6 +233,20 @@ pub(super) fn remove(
     Ok(writeln!(out, "removed backend {}", arguments.name)?)
 }
 
+pub(super) fn drain(
+    machine: &Machine,
+    arguments: Drain,
+    out: &mut dyn Write,
+) -> Result<(), CliError> {
+    let Drain { name, deadline } = arguments;
+    let at = deadline.map(|deadline| unix_millis().saturating_add(deadline.millis()));
+    change_state(machine, &name, State::Draining, at)?;
+    let until = deadline.map_or_else(String::new, |deadline| {
+        format!("; what is awake in {deadline} is put to sleep")
+    });
+    Ok(writeln!(out, "backend {name} is draining now{until}")?)
+}
+
 /// Lets a backend serve, or not; it goes on being counted.
 pub(super) fn set_state(
     machine: &Machine,
@@ -252,11 +255,21 @@ pub(super) fn set_state(
     out: &mut dyn Write,
 ) -> Result<(), CliError> {
     let name = &arguments.name;
+    change_state(machine, name, state, None)?;
+    Ok(writeln!(out, "backend {name} is {state} now")?)
+}
+
+fn change_state(
+    machine: &Machine,
+    name: &BackendName,
+    state: State,
+    deadline: Option<u64>,
+) -> Result<(), CliError> {
     machine.edit(Concerns::Backends, |edit| {
         let old = edit
             .backend(name)?
             .ok_or_else(|| CliError::missing("backend", name))?;
+        edit.set_drain_deadline(old.id, deadline)?;
         Ok(edit.set_backend(&Backend { state, ..old })?)
-    })?;
-    Ok(writeln!(out, "backend {name} is {state} now")?)
+    })
 }

@@ -3,6 +3,8 @@
 mod add_site;
 mod application;
 mod backend;
+mod backend_list;
+mod backend_plan;
 mod doctor;
 mod domain;
 mod env;
@@ -82,6 +84,8 @@ pub enum Command {
     AddBackend(backend::Add),
     /// List backends.
     ListBackends(Format),
+    /// Say which sites would move if a backend were added or removed, and whether the others can carry them.
+    PlanBackend(Box<backend_plan::Plan>),
     /// Show a backend.
     ShowBackend(backend::Show),
     /// Change a backend: address, weight, state ...
@@ -91,7 +95,7 @@ pub enum Command {
     /// Put a backend into service.
     EnableBackend(backend::Named),
     /// Empty a backend: it wakes no more sites, and serves those that are awake until they are idle.
-    DrainBackend(backend::Named),
+    DrainBackend(backend::Drain),
     /// Take a backend out of service; its sites go elsewhere, and back when it is enabled.
     DisableBackend(backend::Named),
     /// Add a site, or many.
@@ -102,6 +106,10 @@ pub enum Command {
     ShowSite(site::Show),
     /// Change a site: its owner, directory, entry point, limits ...
     SetSite(Box<site::Set>),
+    /// Let one backend serve a site, whatever placement says.
+    PinSite(site::Pin),
+    /// Let placement choose a site's backend again.
+    UnpinSite(site::Unpin),
     /// Wake a site, and forget its earlier failures.
     StartSite(life::Order),
     /// Let a site finish what it does, and sleep; its next visit wakes it.
@@ -257,16 +265,15 @@ fn registry(machine: &Machine, command: Command, out: &mut dyn Write) -> Result<
         Command::SetUser(arguments) => user::set(machine, arguments, out),
         Command::RemoveUser(arguments) => user::remove(machine, arguments, out),
         Command::AddBackend(arguments) => backend::add(machine, arguments, out),
-        Command::ListBackends(format) => backend::list(machine, format, out),
+        Command::ListBackends(format) => backend_list::list(machine, format, out),
+        Command::PlanBackend(arguments) => backend_plan::run(machine, *arguments, out),
         Command::ShowBackend(arguments) => backend::show(machine, arguments, out),
         Command::SetBackend(arguments) => backend::set(machine, arguments, out),
         Command::RemoveBackend(arguments) => backend::remove(machine, arguments, out),
         Command::EnableBackend(arguments) => {
             backend::set_state(machine, arguments, State::Active, out)
         }
-        Command::DrainBackend(arguments) => {
-            backend::set_state(machine, arguments, State::Draining, out)
-        }
+        Command::DrainBackend(arguments) => backend::drain(machine, arguments, out),
         Command::DisableBackend(arguments) => {
             backend::set_state(machine, arguments, State::Disabled, out)
         }
@@ -274,6 +281,8 @@ fn registry(machine: &Machine, command: Command, out: &mut dyn Write) -> Result<
         Command::ListSites(arguments) => site::list(machine, arguments, out),
         Command::ShowSite(arguments) => site::show(machine, arguments, out),
         Command::SetSite(arguments) => site::set(machine, *arguments, out),
+        Command::PinSite(arguments) => site::pin_to(machine, arguments, out),
+        Command::UnpinSite(arguments) => site::unpin(machine, arguments, out),
         Command::RemoveSite(arguments) => site::remove(machine, arguments, out),
         Command::SetEnv(arguments) => env::set(machine, arguments, out),
         Command::UnsetEnv(arguments) => env::unset(machine, arguments, out),

@@ -2,8 +2,8 @@
 //! all of them do: nobody should learn that afterwards.
 use super::CliError;
 use super::machine::Machine;
-use crate::model::{Backend, Method, Placement, Site};
-use crate::registry::SiteFilter;
+use crate::model::{Backend, BackendId, Domain, Method, Placement};
+use crate::registry::{SiteFilter, View};
 use routing::{Backends, Candidate};
 use std::io::{BufRead, IsTerminal, Write};
 
@@ -32,13 +32,18 @@ pub(super) fn ask(
     let before = view.backends()?;
     let mut after = before.clone();
     change(&mut after);
-    let (list, new_list) = (candidates(&before), candidates(&after));
+    let (before, after) = (Places::new(&*view, before)?, Places::new(&*view, after)?);
     let (mut sites, mut moved) = (0u64, 0u64);
     view.each_site(&SiteFilter::default(), &mut |site| {
         sites += 1;
-        let old = place(&site, &before, &list, &placement);
-        let new = place(&site, &after, &new_list, &placement);
-        moved += u64::from(old != new);
+        let name = |places: &Places| {
+            let index = place(places, &site.domain, site.pin)?;
+            places
+                .backends
+                .get(index)
+                .map(|backend| backend.name.clone())
+        };
+        moved += u64::from(name(&before) != name(&after));
         Ok(())
     })?;
     if moved == 0 {
@@ -78,25 +83,37 @@ fn counted_by(placement: &Placement) -> String {
     }
 }
 
-fn candidates(backends: &[Backend]) -> Backends {
-    let candidates = backends.iter().map(|backend| Candidate {
-        key: backend.key.as_str().as_bytes(),
-        weight: backend.weight,
-        state: backend.state,
-    });
-    Backends::new(candidates)
+/// Backends as placement sees them.
+pub(super) struct Places {
+    /// In their order.
+    pub backends: Vec<Backend>,
+    list: Backends,
+    placement: Placement,
 }
 
-/// The backend of a site.
-fn place<'b>(
-    site: &Site,
-    backends: &'b [Backend],
-    list: &Backends,
-    placement: &Placement,
-) -> Option<&'b str> {
-    let pin = site
-        .pin
-        .and_then(|pin| backends.iter().position(|backend| backend.id == pin));
-    let index = list.choose(site.domain.as_bytes(), pin, placement, |_| true)?;
-    backends.get(index).map(|backend| backend.name.as_str())
+impl Places {
+    /// These backends, with the registry's placement.
+    pub(super) fn new(view: &dyn View, backends: Vec<Backend>) -> Result<Self, CliError> {
+        let candidates = backends.iter().map(|backend| Candidate {
+            key: backend.key.as_str().as_bytes(),
+            weight: backend.weight,
+            state: backend.state,
+        });
+        Ok(Self {
+            list: Backends::new(candidates),
+            placement: view.placement()?,
+            backends,
+        })
+    }
+}
+
+/// The index of a site's backend.
+pub(super) fn place(places: &Places, site: &Domain, pin: Option<BackendId>) -> Option<usize> {
+    let Places {
+        backends,
+        list,
+        placement,
+    } = places;
+    let pin = pin.and_then(|pin| backends.iter().position(|backend| backend.id == pin));
+    list.choose(site.as_bytes(), pin, placement, |_| true)
 }

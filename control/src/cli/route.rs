@@ -3,6 +3,9 @@ use super::machine::Machine;
 use super::output::{Table, facts, json, json_line, or_empty};
 use super::{CliError, Format};
 use crate::model::Domain;
+use crate::observed::Observed;
+use routing::health::Heed;
+use routing::rendezvous::key_hash;
 use routing::{Backends, Host, Placement, State};
 use serde::Serialize;
 use std::io::{BufRead, Write};
@@ -51,6 +54,12 @@ struct Candidate {
     /// 1 is asked first; none if it is never asked.
     rank: Option<usize>,
     why: &'static str,
+    /// `in-service`, `returning`, `on-trial`, `ejected`, `down`; none if nobody here can know.
+    health: Option<&'static str>,
+    /// What health has to do with it, if it has.
+    health_why: Option<String>,
+    /// Whether a request that came now would be sent there.
+    now: bool,
 }
 
 /// Answers; the exit code says of a single host whether its requests go anywhere.
@@ -116,17 +125,27 @@ pub(super) fn backend_of(machine: &Machine, domain: &Domain) -> Result<Option<St
 }
 
 fn print(candidates: &[Candidate], out: &mut dyn Write) -> Result<(), CliError> {
-    let mut table = Table::new(&["RANK", "BACKEND", "ADDRESS", "STATE", "WHY"]);
+    let mut table = Table::new(&["RANK", "BACKEND", "ADDRESS", "STATE", "HEALTH", "WHY"]);
     for one in candidates {
+        let health = one.health_why.as_ref();
         table.row([
             or_empty(one.rank),
             one.backend.clone(),
             one.address.clone(),
             one.state.clone(),
-            one.why.to_owned(),
+            or_empty(one.health),
+            health.map_or_else(
+                || one.why.to_owned(),
+                |health| format!("{}; {health}", one.why),
+            ),
         ]);
     }
-    table.print(out)
+    table.print(out)?;
+    // Only where health says otherwise than placement.
+    if let Some(now) = candidates.iter().find(|one| one.now && one.rank != Some(1)) {
+        writeln!(out, "\nrequests go to {} now", now.backend)?;
+    }
+    Ok(())
 }
 
 /// Knows the table as one worker of nginx does.
@@ -192,12 +211,12 @@ impl<'a> Router<'a> {
             backend: backend.map(|backend| backend.name.clone()),
             address: backend.map(|backend| backend.address.to_string()),
             error,
-            candidates: explain.then(|| self.candidates(&site, pin, &placement)),
+            candidates: explain.then(|| self.explain(&site, pin, &placement)),
         })
     }
 
     /// What would be asked one after the other if each failed, then what is never asked.
-    fn candidates(
+    fn explain(
         &self,
         site: &SiteRecord,
         pin: Option<usize>,
@@ -219,11 +238,50 @@ impl<'a> Router<'a> {
             State::Active => "in the site's rendezvous order",
         };
         let rank = |index: usize| order.iter().position(|ranked| *ranked == index);
+        let observed = Observed::of(&self.machine.settings);
+        let ids = self.backends.iter().map(|one| (one.id, one.state));
+        let is_panic = observed.is_panic(ids);
+        let hash = key_hash(key);
+        let allows = |heed: &Heed, index: usize| {
+            self.backends.get(index).is_some_and(|one| {
+                heed.allows(observed.now_of(one.id), hash, observed.now, &observed.eject)
+            })
+        };
+        let now = Heed::order(is_panic).iter().find_map(|heed| {
+            let usable = |index| allows(heed, index);
+            self.candidates.choose(key, pin, placement, usable)
+        });
+        let health_why = |index: usize, backend: &BackendRecord| {
+            let probes = observed
+                .probed(backend.id)
+                .and_then(|known| known.why.clone());
+            let words = match observed.word(backend.id)? {
+                "down" => format!("fails its probes: {}", probes.unwrap_or_default()),
+                "ejected" => {
+                    "its requests failed: it gets none, and is tried again soon".to_owned()
+                }
+                "on-trial" => {
+                    "its requests failed: one is finding out whether it serves again".to_owned()
+                }
+                "returning" if allows(&Heed::All, index) => {
+                    "it has come back, and has this site already".to_owned()
+                }
+                "returning" => "it has come back, and this site is not its own yet".to_owned(),
+                _ => return None,
+            };
+            Some(match is_panic {
+                true => format!("{words}; but more than half look so, and health is ignored"),
+                false => words,
+            })
+        };
         let mut candidates: Vec<_> = self
             .backends
             .iter()
             .enumerate()
             .map(|(index, backend)| Candidate {
+                health: observed.word(backend.id),
+                health_why: health_why(index, backend),
+                now: now == Some(index),
                 backend: backend.name.clone(),
                 address: backend.address.to_string(),
                 state: backend.state.to_string(),

@@ -351,6 +351,54 @@ pub(super) fn set(machine: &Machine, arguments: Set, out: &mut dyn Write) -> Res
     Ok(())
 }
 
+/// Arguments of `pin-site`.
+#[derive(Debug, clap::Args)]
+pub struct Pin {
+    /// The site.
+    #[arg(value_parser = crate::model::parse_domain)]
+    site: Domain,
+    /// The backend that serves it while it can.
+    backend: BackendName,
+}
+
+/// Arguments of `unpin-site`.
+#[derive(Debug, clap::Args)]
+pub struct Unpin {
+    /// The site.
+    #[arg(value_parser = crate::model::parse_domain)]
+    site: Domain,
+}
+
+pub(super) fn pin_to(
+    machine: &Machine,
+    arguments: Pin,
+    out: &mut dyn Write,
+) -> Result<(), CliError> {
+    let Pin { site, backend } = &arguments;
+    machine.edit(Concerns::Table, |edit| {
+        let id = pin(edit, backend)?;
+        let found = site_of(edit, site)?;
+        Ok(edit.set_site(&Site {
+            pin: Some(id),
+            ..found
+        })?)
+    })?;
+    Ok(writeln!(out, "site {site} is pinned to {backend}")?)
+}
+
+pub(super) fn unpin(
+    machine: &Machine,
+    arguments: Unpin,
+    out: &mut dyn Write,
+) -> Result<(), CliError> {
+    let site = &arguments.site;
+    machine.edit(Concerns::Table, |edit| {
+        let found = site_of(edit, site)?;
+        Ok(edit.set_site(&Site { pin: None, ..found })?)
+    })?;
+    Ok(writeln!(out, "site {site} is where placement puts it")?)
+}
+
 pub(super) fn remove(
     machine: &Machine,
     arguments: Remove,

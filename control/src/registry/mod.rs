@@ -110,6 +110,8 @@ pub trait View: LimitsView {
     fn backend(&self, name: &BackendName) -> Result<Option<Backend>>;
     /// One backend by its id.
     fn backend_by_id(&self, id: BackendId) -> Result<Option<Backend>>;
+    /// When sites that are still awake on a backend that is being drained are put to sleep, in milliseconds since 1970.
+    fn drain_deadline(&self, backend: BackendId) -> Result<Option<u64>>;
     /// One site by its id.
     fn site(&self, id: SiteId) -> Result<Option<Site>>;
     /// The site that a domain leads to, primary or not.
@@ -139,6 +141,8 @@ pub trait Edit: View + LimitsEdit {
     fn add_backend(&mut self, backend: &NewBackend) -> Result<Backend>;
     /// Replaces what is known of a backend; `id` says which.
     fn set_backend(&mut self, backend: &Backend) -> Result<()>;
+    /// Says when sites that are still awake on a backend that is being drained are put to sleep; none: when they are idle.
+    fn set_drain_deadline(&mut self, backend: BackendId, at: Option<u64>) -> Result<()>;
     /// Removes a backend no site is pinned to.
     fn remove_backend(&mut self, name: &BackendName) -> Result<()>;
     /// Adds a site with its primary domain.

@@ -51,6 +51,12 @@ impl Servers {
     pub(super) fn new(conf: Conf<'_>, block: Upstream<'_>) -> Result<Self, Refusal> {
         let (mut primary, mut backup) = (Vec::new(), Vec::new());
         for server in block.servers() {
+            if server.is_resolved_later {
+                return Err(format!(
+                    "server {}: \"resolve\" does not work with \"paas_hash\": write its addresses, or let \"paas_hash;\" take backends from a table",
+                    String::from_utf8_lossy(server.name)
+                ));
+            }
             if server.backup {
                 backup.push(server)
             } else {

@@ -37,6 +37,8 @@ pub(crate) struct Server<'c> {
     pub(crate) max_conns: usize,
     pub(crate) max_fails: usize,
     pub(crate) fail_timeout: i64,
+    /// nginx would ask for its addresses while it is used (`resolve`).
+    pub(crate) is_resolved_later: bool,
 }
 
 impl<'c> Upstream<'c> {
@@ -111,6 +113,7 @@ impl<'c> Upstream<'c> {
             max_conns: server.max_conns,
             max_fails: server.max_fails,
             fail_timeout: server.fail_timeout,
+            is_resolved_later: is_resolved_later(server),
         })
     }
 
@@ -181,6 +184,17 @@ pub(crate) fn all<'c>(conf: Conf<'c>) -> impl Iterator<Item = (Upstream<'c>, &'c
         // SAFETY: as above.
         block.part().map(|part| (block, unsafe { part.as_ref() }))
     })
+}
+
+/// Whether the addresses of a server are asked for while it is used, so that it has none here.
+#[cfg(all(nginx_servers_resolve, ngx_feature = "http_upstream_zone"))]
+fn is_resolved_later(server: &ngx_http_upstream_server_t) -> bool {
+    server.host.len > 0
+}
+
+#[cfg(not(all(nginx_servers_resolve, ngx_feature = "http_upstream_zone")))]
+fn is_resolved_later(_server: &ngx_http_upstream_server_t) -> bool {
+    false
 }
 
 /// # Safety

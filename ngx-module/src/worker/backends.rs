@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 use std::sync::Arc;
 
-use routing::health::{Action, is_panic};
+use routing::health::{Action, Heed, is_panic};
 use routing::rendezvous::key_hash;
 use routing::{Backends, Placement, SlotTable, State};
 use table::{BackendId, BackendRecord, SiteRecord};
@@ -60,17 +60,6 @@ struct Seen {
     is_panic: bool,
     /// All serve, and from then on have all of their sites, if nothing happens.
     calm_from: Option<u64>,
-}
-
-/// How much health counts in a choice.
-#[derive(Clone, Copy)]
-enum Heed {
-    /// Backends that have just come back get the sites whose turn it is.
-    All,
-    /// Those that do not serve get no site.
-    Service,
-    /// None: better an error than no try.
-    Nothing,
 }
 
 impl BackendList {
@@ -182,22 +171,11 @@ impl BackendList {
         let site_hash = key_hash(site.primary.as_bytes());
         for _ in 0..MOST_RACES {
             let mut found = None;
-            for heed in [Heed::All, Heed::Service, Heed::Nothing] {
-                let heed = match self.health.is_panic {
-                    true => Heed::Nothing,
-                    false => heed,
-                };
+            for heed in Heed::order(self.health.is_panic) {
                 found = self
                     .find(site, placement, tried, |member| {
                         let health = watch.health(member.place);
-                        match heed {
-                            Heed::All => {
-                                health.takes(site_hash, now, watch.settings())
-                                    || health.may_be_tried(now)
-                            }
-                            Heed::Service => health.is_in_service() || health.may_be_tried(now),
-                            Heed::Nothing => true,
-                        }
+                        heed.allows(health, site_hash, now, watch.settings())
                     })
                     .map(|chosen| (chosen, heed));
                 if found.is_some() {

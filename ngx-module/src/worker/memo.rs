@@ -1,5 +1,5 @@
 //! The sites this worker met last: a look-up in LMDB touches dozens of cache lines that the rest of a request
-//! has displaced, a hit here touches four. What is remembered holds for one state of the table and no longer.
+//! has displaced, a hit here touches three. What is remembered holds for one state of the table and no longer.
 
 use std::sync::Arc;
 
@@ -29,8 +29,19 @@ struct Slot {
     epoch: u32,
     /// Of the hash, what did not choose the set: most other hosts are told apart without looking at their names.
     tag: u32,
-    host: Box<[u8]>,
+    /// The host, unless it is the primary domain of the site, whose memory is looked at anyway.
+    alias: Option<Box<[u8]>>,
     site: Option<Arc<SiteRecord>>,
+}
+
+impl Slot {
+    fn is_of(&self, host: &[u8]) -> bool {
+        match (&self.alias, &self.site) {
+            (Some(alias), _) => **alias == *host,
+            (None, Some(site)) => site.primary.as_bytes() == host,
+            (None, None) => false,
+        }
+    }
 }
 
 impl Memo {
@@ -43,7 +54,7 @@ impl Memo {
         self.sets
             .get(set)?
             .iter()
-            .find(|slot| slot.epoch == self.epoch && slot.tag == tag && *slot.host == *host)
+            .find(|slot| slot.epoch == self.epoch && slot.tag == tag && slot.is_of(host))
             .and_then(|slot| slot.site.clone())
     }
 
@@ -70,7 +81,7 @@ impl Memo {
                 *slot = Slot {
                     epoch: self.epoch,
                     tag,
-                    host: host.into(),
+                    alias: (site.primary.as_bytes() != host).then(|| host.into()),
                     site: Some(Arc::clone(&site)),
                 };
             }

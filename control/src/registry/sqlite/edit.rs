@@ -255,6 +255,18 @@ impl Edit for Session<'_> {
         }
     }
 
+    fn set_drain_deadline(&mut self, backend: BackendId, at: Option<u64>) -> Result<()> {
+        let id = backend.0.get();
+        match at {
+            Some(at) => self.execute(
+                "INSERT INTO drain_deadlines (backend, at) VALUES (?1, ?2) ON CONFLICT DO UPDATE SET at = ?2",
+                params![id, at],
+            )?,
+            None => self.execute("DELETE FROM drain_deadlines WHERE backend = ?1", [id])?,
+        };
+        Ok(())
+    }
+
     fn remove_backend(&mut self, name: &BackendName) -> Result<()> {
         let backend = self
             .backend(name)?

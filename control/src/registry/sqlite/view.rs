@@ -143,6 +143,16 @@ impl View for Session<'_> {
         )
     }
 
+    fn drain_deadline(&self, backend: BackendId) -> Result<Option<u64>> {
+        let sql = "SELECT at FROM drain_deadlines WHERE backend = ?1";
+        let found = self
+            .transaction
+            .prepare_cached(sql)?
+            .query_row([backend.0.get()], |row| row.get(0))
+            .optional()?;
+        Ok(found)
+    }
+
     fn backend_by_id(&self, id: BackendId) -> Result<Option<Backend>> {
         self.one(
             &format!("SELECT {} FROM backends WHERE id = ?1", rows::BACKEND),
