@@ -92,6 +92,29 @@ fn only(cpu: usize) -> CpuSet {
     set
 }
 
+/// Lets this process, and what it starts, run whenever they can: what is measured in time on the wall must not wait for other
+/// programs. (Their niceness would not do: the kernel groups processes by session, and weighs only within a group.) Says
+/// whether the kernel lets it; as a rule, only root may.
+#[must_use]
+pub fn go_before_others() -> bool {
+    schedule(["--rr", "--pid", "1"])
+}
+
+/// Takes that back, also for what is started from now on.
+#[must_use]
+pub fn go_with_others() -> bool {
+    schedule(["--other", "--pid", "0"])
+}
+
+fn schedule(how: [&str; 3]) -> bool {
+    let own = std::process::id().to_string();
+    std::process::Command::new("chrt")
+        .args(how)
+        .arg(own)
+        .status()
+        .is_ok_and(|status| status.success())
+}
+
 /// The CPU time a process of one thread has used so far, user and system, in nanoseconds.
 ///
 /// # Errors

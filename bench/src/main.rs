@@ -3,6 +3,7 @@
 mod density;
 mod machine;
 mod nanoseconds;
+mod neighbour;
 mod placement;
 mod plot;
 mod results;
@@ -41,6 +42,8 @@ enum Name {
     Placement(placement::Arguments),
     /// What sites that are awake cost beside very many asleep, and how fast one wakes then.
     Density(density::Arguments),
+    /// How long a user's site takes to answer while another user's uses all it may of the machine (promise S9).
+    Neighbour(neighbour::Arguments),
     /// What choosing a backend costs (promise R2).
     Choose(nanoseconds::Arguments),
     /// What a look-up in a table of a million sites costs (promise R2).
@@ -55,6 +58,7 @@ fn main() -> ExitCode {
         Name::Scale(arguments) => scale::run(&arguments),
         Name::Placement(arguments) => placement::run(&arguments),
         Name::Density(arguments) => density::run(&arguments),
+        Name::Neighbour(arguments) => neighbour::run(&arguments),
         Name::Choose(arguments) => nanoseconds::run(nanoseconds::CHOOSE, &arguments),
         Name::Table(arguments) => nanoseconds::run(nanoseconds::TABLE, &arguments),
     };

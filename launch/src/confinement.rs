@@ -8,6 +8,9 @@ use crate::order::Lines;
 use crate::sandbox::Sandbox;
 use crate::sys;
 
+/// Which processes the kernel ends when the machine's memory is used up, from -1000 to 1000.
+const FIRST_TO_GO: &str = "500";
+
 /// The parts of the order that are about it. Without root there are none.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Confinement {
@@ -42,6 +45,10 @@ impl Confinement {
 
     /// Enters what only root can enter. From here on this process counts among the site's.
     pub fn enter(&self) -> Result<(), String> {
+        // However the Emperor is favoured, a site is not: it waits like others, and ends before the platform if memory does.
+        sys::schedule_as_usual()?;
+        fs::write("/proc/self/oom_score_adj", FIRST_TO_GO)
+            .map_err(|error| format!("cannot say that a site goes first: {error}"))?;
         for group in &self.groups {
             let file = format!("{group}/cgroup.procs");
             fs::write(&file, std::process::id().to_string())

@@ -391,6 +391,21 @@ pub fn keep_open(descriptor: &impl AsRawFd) -> Result<(), String> {
     Ok(())
 }
 
+/// The scheduling that every process has by default: neither real time nor before others.
+pub fn schedule_as_usual() -> Result<(), String> {
+    let usual = libc::sched_param { sched_priority: 0 };
+    // SAFETY: the structure outlives the call.
+    let result = unsafe { libc::sched_setscheduler(0, libc::SCHED_OTHER, &raw const usual) };
+    check(result, "cannot be scheduled as usual")?;
+    // SAFETY: takes numbers only. -1 is an answer, too, and no less usual than an error.
+    if unsafe { libc::getpriority(libc::PRIO_PROCESS, 0) } < 0 {
+        // SAFETY: takes numbers only.
+        let result = unsafe { libc::setpriority(libc::PRIO_PROCESS, 0, 0) };
+        check(result, "cannot be as nice as usual")?;
+    }
+    Ok(())
+}
+
 /// Sets how much of `resource` this process and what it becomes may have.
 pub fn limit(resource: libc::__rlimit_resource_t, most: u64) -> Result<(), String> {
     let limit = libc::rlimit {

@@ -4,9 +4,9 @@
 //! Instead a test locks a block of ports below the ephemeral range (`flock`, so that a killed test
 //! gives its block back).
 
-use std::fs::{File, OpenOptions};
+use std::fs::{File, OpenOptions, Permissions};
 use std::net::TcpListener;
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::PermissionsExt;
 
 use rustix::fs::{FlockOperation, flock};
 
@@ -31,13 +31,14 @@ impl Ports {
     pub fn lock() -> Ports {
         let directory = std::env::temp_dir().join("paas-test-ports");
         std::fs::create_dir_all(&directory).expect("the directory of port locks can be made");
+        // For tests of all users. It may be another's, who has done so.
+        let _ = std::fs::set_permissions(&directory, Permissions::from_mode(0o1777));
         for block in 0..BLOCKS {
-            let file = OpenOptions::new()
-                .create(true)
-                .truncate(false)
-                .write(true)
-                .mode(0o666)
-                .open(directory.join(block.to_string()))
+            // A lock takes no right to write. Where everybody may write, not even root may open another's file to create it.
+            let path = directory.join(block.to_string());
+            let create = |_| OpenOptions::new().create(true).append(true).open(&path);
+            let file = File::open(&path)
+                .or_else(create)
                 .expect("a port lock can be opened");
             if flock(&file, FlockOperation::NonBlockingLockExclusive).is_ok() {
                 let first = FIRST + block * BLOCK;

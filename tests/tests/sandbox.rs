@@ -295,6 +295,10 @@ fn no_privilege_is_left_and_none_can_be_gained() {
         );
     }
 
+    // When the machine's memory is used up, it goes before the platform.
+    let order = prison.inside(&["contents", "/proc/self/oom_score_adj"]);
+    assert_eq!(order.trim(), "500");
+
     // A program that makes root of everybody.
     let id = prison.directory(INMATE).join("id");
     fs::copy("/usr/bin/id", &id).expect("it is copied");

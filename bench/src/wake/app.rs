@@ -84,29 +84,6 @@ impl App {
         Ok(fs::write(&self.notes, "")?)
     }
 
-    /// Takes the bytecode of its own code away (not that of its virtualenv, which the installer has compiled), as it is before
-    /// `add-site` or `reload-site` has compiled it and somebody has visited it.
-    ///
-    /// # Errors
-    /// It cannot be removed.
-    pub fn uncompile(&self) -> anyhow::Result<()> {
-        let mut left = vec![self.directory.clone()];
-        while let Some(directory) = left.pop() {
-            for entry in fs::read_dir(directory)? {
-                let entry = entry?;
-                if !entry.file_type()?.is_dir() || entry.file_name() == ".venv" {
-                    continue;
-                }
-                if entry.file_name() == "__pycache__" {
-                    fs::remove_dir_all(entry.path())?;
-                } else {
-                    left.push(entry.path());
-                }
-            }
-        }
-        Ok(())
-    }
-
     /// When the one import since then began and ended.
     ///
     /// # Errors

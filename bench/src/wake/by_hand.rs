@@ -17,6 +17,7 @@ use rustix::process::Signal;
 use super::Phases;
 use super::app::App;
 use super::clock::Moment;
+use crate::machine::{go_before_others, go_with_others};
 
 /// What an operator writes down once and then starts.
 #[derive(Debug)]
@@ -72,8 +73,11 @@ impl ByHand {
         if let Some(owner) = self.owner {
             command.uid(owner).gid(owner);
         }
+        // As a site of the platform: scheduled like any other program, whoever starts it.
+        let _ = go_with_others();
         let began = Moment::now();
         let mut process = Process::start("uwsgi", &mut command, &self.log, Signal::TERM);
+        let _ = go_before_others();
         let mut stream = self.connect(&mut process)?;
         write!(
             stream,

@@ -15,10 +15,10 @@ use std::path::PathBuf;
 
 use anyhow::{Context as _, ensure};
 use paas_tests::platform::Options;
-use paas_tests::{Platform, Request, Root, wait};
+use paas_tests::{Platform, Request, Root, process, wait};
 use serde::{Deserialize, Serialize};
 
-use crate::machine::Machine;
+use crate::machine::{Machine, go_before_others};
 use crate::results;
 use app::App;
 use by_hand::ByHand;
@@ -67,9 +67,9 @@ pub struct Pairs {
     pub woken: Vec<Phases>,
     /// By hand.
     pub by_hand: Vec<Phases>,
-    /// Waking without the bytecode of the site's own code.
+    /// Waking without a sandbox; as root only.
     #[serde(default)]
-    pub uncompiled: Vec<Phases>,
+    pub bare: Vec<Phases>,
 }
 
 /// All sites, by the name of the example.
@@ -83,14 +83,22 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
     ensure!(arguments.pairs > 0, "nothing to measure");
     let mut all: Results = results::load("wake").unwrap_or_default();
     if !arguments.report {
+        if !go_before_others() {
+            eprintln!("wake: as root, it could be measured undisturbed by other programs");
+        }
         let root = Root::new();
         let options = Options {
             log: Some("info,control=debug".to_owned()),
             ..Options::default()
         };
-        let platform = Platform::with(&root, options);
+        let platform = Platform::with(&root, options.clone());
+        let bare_root = Root::new();
+        let bare = rustix::process::geteuid().is_root().then(|| {
+            let backend = "[sandbox]\nenabled = false\n".to_owned();
+            Platform::with(&bare_root, Options { backend, ..options })
+        });
         for name in &arguments.apps {
-            let pairs = measure(&root, &platform, name, arguments.pairs)?;
+            let pairs = measure(&root, &platform, bare.as_ref(), name, arguments.pairs)?;
             all.insert(name.clone(), pairs);
             results::save("wake", &all)?;
         }
@@ -105,17 +113,24 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
 fn measure(
     root: &Root,
     platform: &Platform<'_>,
+    bare: Option<&Platform<'_>>,
     name: &str,
     pairs: usize,
 ) -> anyhow::Result<Pairs> {
     let machine = Machine::look();
     let app = App::install(root, platform, name)?;
     let site = Site::add(platform, &app);
+    let bare = bare.map(|platform| Site::add(platform, &app));
     let by_hand = ByHand::new(root, &app, WORKERS)?;
     // The first of each does not count: it compiles, and reads files from the disk.
     site.wake(&app)?;
     by_hand.run(&app)?;
-    let (mut woken, mut started, mut uncompiled) = (Vec::new(), Vec::new(), Vec::new());
+    if let Some(bare) = &bare {
+        site.wait_asleep();
+        bare.wake(&app)?;
+        bare.wait_asleep();
+    }
+    let (mut woken, mut started, mut without) = (Vec::new(), Vec::new(), Vec::new());
     for pair in 0..pairs {
         eprint!("\r{name}: pair {} of {pairs} ", pair + 1);
         site.wait_asleep();
@@ -128,10 +143,11 @@ fn measure(
             site.wait_asleep();
             started.push(by_hand.run(&app)?);
         }
-        // It has the bytecode again afterwards: Python writes what it compiles.
-        site.wait_asleep();
-        app.uncompile()?;
-        uncompiled.push(site.wake(&app)?);
+        if let Some(bare) = &bare {
+            site.wait_asleep();
+            without.push(bare.wake(&app)?);
+            bare.wait_asleep();
+        }
     }
     eprintln!();
     site.wait_asleep();
@@ -139,7 +155,7 @@ fn measure(
         machine,
         woken,
         by_hand: started,
-        uncompiled,
+        bare: without,
     })
 }
 
@@ -147,6 +163,7 @@ fn measure(
 struct Site<'p> {
     platform: &'p Platform<'p>,
     domain: String,
+    directory: PathBuf,
     id: u64,
     log: PathBuf,
 }
@@ -158,6 +175,7 @@ impl<'p> Site<'p> {
         platform.add_site(&domain, &app.directory, &arguments);
         Site {
             platform,
+            directory: app.directory.clone(),
             id: platform.site_id(&domain),
             log: platform.backend(1).join("var/log/paas/paasctl.log"),
             domain,
@@ -168,7 +186,7 @@ impl<'p> Site<'p> {
     fn wait_asleep(&self) {
         wait::until_true("the site sleeps", || {
             self.platform.vassals(&self.domain).is_empty()
-                && self.platform.site_processes(&self.domain).is_empty()
+                && process::under(&self.directory).is_empty()
         });
     }
 

@@ -48,8 +48,13 @@ impl Program {
             } else {
                 "TERM"
             },
-            "--",
         ]);
+        if geteuid().is_root() {
+            // Whatever it becomes and starts: what is not among these it can never have again.
+            let few = format!("--bounding-set=-all,+{}", self.privileges().join(",+"));
+            command.arg(few);
+        }
+        command.arg("--");
         match self {
             Self::Emperor => command
                 .arg(settings.backend.uwsgi.as_path())
@@ -73,6 +78,47 @@ impl Program {
                 .args(["-g", "daemon off;"]),
         };
         Ok(command)
+    }
+
+    /// The capabilities that it needs as root; see SECURITY.md.
+    fn privileges(self) -> &'static [&'static str] {
+        match self {
+            // paas-launch, which it starts, becomes others, enters networks and control groups, and opens others' logs.
+            Self::Emperor => &[
+                "setuid",
+                "setgid",
+                "kill",
+                "chown",
+                "dac_override",
+                "sys_admin",
+                "net_admin",
+                "sys_resource",
+            ],
+            // It makes what belongs to others, finds the sockets that running sites have, checks imports as their users, and loads
+            // the packet filter's rules.
+            Self::Daemon => &[
+                "setuid",
+                "setgid",
+                "setpcap",
+                "kill",
+                "chown",
+                "fowner",
+                "dac_override",
+                "sys_ptrace",
+                "net_admin",
+                "sys_resource",
+            ],
+            // Its workers, which serve, are another user's and have none of them.
+            Self::Nginx => &[
+                "setuid",
+                "setgid",
+                "kill",
+                "chown",
+                "dac_override",
+                "net_bind_service",
+                "sys_resource",
+            ],
+        }
     }
 
     /// The file that appears when it is ready; the daemon answers on its socket instead.

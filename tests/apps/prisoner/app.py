@@ -195,15 +195,48 @@ def memory_bomb(mebibytes):
     return "%d" % len(held)
 
 
-@attempt
-def burn(seconds, number):
-    """As many processes that do nothing but use the CPU, for a while."""
-    for _ in range(int(number)):
-        if os.fork() == 0:
-            end = time.monotonic() + float(seconds)
+def until(end, work):
+    """A child that works until then."""
+    child = os.fork()
+    if child == 0:
+        os.closerange(0, 200)
+        try:
             while time.monotonic() < end:
-                pass
+                work()
+        finally:
             os._exit(0)
+    return child
+
+
+def calculate():
+    for _ in range(100000):
+        pass
+
+
+def touch():
+    """Takes memory, page by page, and gives it back."""
+    held = bytearray(64 << 20)
+    held[::4096] = bytes(len(held[::4096]))
+
+
+def fork():
+    try:
+        child = os.fork()
+    except OSError:
+        return
+    if child == 0:
+        os._exit(0)
+    os.waitpid(child, 0)
+
+
+@attempt
+def harass(seconds, calculating, touching, forking):
+    """So many processes of each kind that use up the machine for a while; answers when they have ended."""
+    end = time.monotonic() + float(seconds)
+    works = [calculate] * int(calculating) + [touch] * int(touching) + [fork] * int(forking)
+    for child in [until(end, work) for work in works]:
+        os.waitpid(child, 0)
+    return len(works)
 
 
 # Sockets
