@@ -8,7 +8,8 @@ pub mod rotate;
 pub mod tail;
 
 /// The logs of a site.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum, serde::Serialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Kind {
     /// A line for each request.
     Access,

@@ -145,6 +145,7 @@ struct BalancerPart {
     server_snippets: NginxValue,
     connect_timeout: NginxValue,
     read_timeout: NginxValue,
+    status: Option<NginxValue>,
 }
 
 struct EjectPart {
@@ -282,7 +283,12 @@ fn balancer(input: &Input<'_>, notes: &mut Vec<String>) -> Result<BalancerPart, 
             key: value("balancer.certificate_key", certificate.key.as_str())?,
         })
     });
+    // Only what is placed by the table is counted.
+    let status = settings.status.filter(|_| source.is_live());
     Ok(BalancerPart {
+        status: status
+            .map(|address| value("balancer.status", &address.to_string()))
+            .transpose()?,
         source,
         keepalive: settings.keepalive,
         eject: eject(&settings.eject)?,

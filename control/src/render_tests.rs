@@ -87,6 +87,29 @@ fn one_machine_with_both_roles() {
 }
 
 #[test]
+fn a_status_is_told_where_it_is_asked_for_and_to_this_machine_only() {
+    let part = |more: &str| {
+        let settings = settings("/", &format!("[balancer]\n{more}\n"));
+        let tree = rendered(&settings, &backends(), Placement::default());
+        tree.files["paas-balancer.conf"].clone()
+    };
+    assert!(!part("").contains("paas_status"));
+    let told = part("status = \"127.0.0.1:9180\"");
+    for line in [
+        "listen 127.0.0.1:9180;",
+        "paas_status;",
+        "paas_status prometheus;",
+    ] {
+        assert!(told.contains(line), "{told}");
+    }
+    let of_lines = part("status = \"127.0.0.1:9180\"\nbackends = \"static\"");
+    assert!(
+        !of_lines.contains("paas_status"),
+        "nothing is counted there"
+    );
+}
+
+#[test]
 fn a_static_balancer_with_https() {
     let text = "roles = [\"balancer\"]\n[nginx]\nworkers = 4\n[balancer]\nlisten = [\"192.0.2.1:80\", \"[2001:db8::1]:80\"]\n\
         https_listen = [\"192.0.2.1:443\"]\ncertificate = \"/etc/ssl/my cert.pem\"\ncertificate_key = \"/etc/ssl/key.pem\"\n\

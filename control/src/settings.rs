@@ -152,6 +152,8 @@ pub struct Balancer {
     pub eject: Eject,
     /// How backends are probed.
     pub probe: Probe,
+    /// Where it tells, on this machine only, what it knows of backends and has counted.
+    pub status: Option<SocketAddr>,
 }
 
 /// Where a certificate lies.

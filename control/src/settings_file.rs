@@ -51,6 +51,7 @@ struct BalancerFile {
     keepalive: Option<u16>,
     eject: eject::EjectFile,
     probe: health::ProbeFile,
+    status: Option<SocketAddr>,
 }
 
 #[derive(Deserialize, Default)]
@@ -217,6 +218,7 @@ impl Checked<'_> {
             keepalive: raw.keepalive.unwrap_or(1024),
             eject: self.eject(raw.eject)?,
             probe: self.probe(raw.probe)?,
+            status: self.status(raw.status)?,
         })
     }
 

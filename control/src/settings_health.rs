@@ -2,6 +2,7 @@
 use super::{Invalid, SettingsError, Size, toml_file::Checked};
 use crate::model::{AbsolutePath, Domain, Span, parse_domain};
 use serde::Deserialize;
+use std::net::SocketAddr;
 
 /// `[balancer.probe]`, checked.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -115,6 +116,21 @@ impl Checked<'_> {
                 "10s",
             )?,
         })
+    }
+
+    /// Whoever can connect there sees which backends there are and how they do: nobody from outside may.
+    pub(super) fn status(
+        &self,
+        address: Option<SocketAddr>,
+    ) -> Result<Option<SocketAddr>, SettingsError> {
+        match address {
+            Some(open) if !open.ip().is_loopback() => {
+                let why = "it must be one of this machine only, like 127.0.0.1:9180; for others put `paas_status` into a server of your own, with allow and deny";
+                let invalid = Invalid::new("an address", &open.to_string(), why);
+                Err(self.invalid("balancer.status", invalid))
+            }
+            address => Ok(address),
+        }
     }
 
     pub(super) fn health(&self, raw: HealthFile) -> Result<Health, SettingsError> {

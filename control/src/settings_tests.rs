@@ -89,6 +89,16 @@ fn a_bad_value_is_refused_with_its_key_and_the_rule() {
             "75s",
         ),
         (
+            "[balancer]\nstatus = \"0.0.0.0:9180\"",
+            "balancer.status",
+            "this machine only",
+        ),
+        (
+            "[balancer.probe]\nsuccesses = 0",
+            "balancer.probe.successes",
+            "1 to 255",
+        ),
+        (
             "[balancer.eject]\nreturn = \"soon\"",
             "balancer.eject.return",
             "75s",

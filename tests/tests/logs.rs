@@ -115,6 +115,18 @@ fn every_kind_holds_what_it_is_for_and_is_shown() {
         "{error}"
     );
     assert!(!error.contains("/first"), "{error}");
+    let objects = paasctl.ok(&["logs", "a.test", "--kind", "error", "--json"]);
+    let lines: Vec<String> = objects
+        .lines()
+        .map(|object| {
+            let object: serde_json::Value = serde_json::from_str(object).expect("an object");
+            assert_eq!(object["kind"], "error");
+            let log = object["log"].as_str().expect("a path");
+            assert!(log.ends_with("var/log/paas/a.test/error.log"), "{log}");
+            object["line"].as_str().expect("a line").to_owned()
+        })
+        .collect();
+    assert_eq!(lines, error.lines().collect::<Vec<_>>());
     let server = paasctl.ok(&["logs", "a.test"]);
     assert!(
         server.contains("said /first") && server.contains("raised on purpose"),

@@ -47,6 +47,32 @@ fn many_reloads_under_load_lose_nothing_and_run_nothing_twice() {
 }
 
 #[test]
+fn the_path_of_the_probe_is_a_setting_of_the_site() {
+    let root = Root::new();
+    let platform = Platform::start(&root);
+    let site = Versioned::add(&platform, &root, "a.test", "1");
+    assert_eq!(site.version(&platform), "1");
+    let probe = ["set-site", "a.test", "--probe", "/health?deep=1"];
+    platform.paasctl().ok(&probe);
+    // Its front page works, and what shows whether it works does not.
+    let sick = "def application(e, s):\n\
+        \x20   sick = e['PATH_INFO'] == '/health' and e['QUERY_STRING'] == 'deep=1'\n\
+        \x20   s('500 Sick' if sick else '200 OK', [('X-Version', '2')])\n    return [b'']\n";
+    root.write("sites/a.test/app.py", sick);
+    assert_refused(&platform, &["probe-failed", "500 to GET /health?deep=1"]);
+    assert_eq!(site.version(&platform), "1");
+    let probe = ["set-site", "a.test", "--probe", "default"];
+    platform.paasctl().ok(&probe);
+    platform.paasctl().ok(&["reload-site", "a.test"]);
+    assert_eq!(site.version(&platform), "2");
+    let said = platform
+        .paasctl()
+        .refused(&["set-site", "a.test", "--probe", "/a b"]);
+    assert!(said.contains("visible ASCII"), "{said}");
+    platform.assert_healthy();
+}
+
+#[test]
 fn a_request_that_takes_long_is_finished_by_the_code_it_began_with() {
     let root = Root::new();
     let platform = Platform::start(&root);

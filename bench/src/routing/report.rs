@@ -133,7 +133,10 @@ pub fn write(all: &Results) -> anyhow::Result<()> {
         for way in WAYS.into_iter().filter(|way| *way != Way::Control) {
             let figures = comparison.figures(way);
             if !figures.is_empty() {
-                let ours = matches!(way, Way::Servers | Way::Table | Way::TableStock);
+                let ours = matches!(
+                    way,
+                    Way::Servers | Way::Table | Way::Unwatched | Way::Monitored | Way::TableStock
+                );
                 bars.bar(&way.words().replace('`', ""), median(figures), ours);
             }
         }

@@ -26,7 +26,11 @@ pub enum Way {
     Servers,
     /// `paas_hash` and the table, as `paasctl render` writes it: idle connections are kept per backend.
     Table,
-    /// The same with nginx's own `keepalive`.
+    /// The same without `paas_eject`: nobody watches how the backends do.
+    Unwatched,
+    /// As [`Way::Table`] with `paas_monitor`: health in a file, and every request counted.
+    Monitored,
+    /// As [`Way::Table`] with nginx's own `keepalive`.
     TableStock,
     /// A hash in Lua, `proxy_pass http://$backend`: no upstream block, so no connection is kept.
     LuaVariable,
@@ -37,13 +41,15 @@ pub enum Way {
 }
 
 /// All of them, in the order of the table of results.
-pub const WAYS: [Way; 10] = [
+pub const WAYS: [Way; 12] = [
     Way::Floor,
     Way::Static,
     Way::Control,
     Way::Consistent,
     Way::Servers,
     Way::Table,
+    Way::Unwatched,
+    Way::Monitored,
     Way::TableStock,
     Way::LuaVariable,
     Way::LuaBalancer,
@@ -61,6 +67,8 @@ impl Way {
             Way::Consistent => "consistent",
             Way::Servers => "paas-servers",
             Way::Table => "paas-table",
+            Way::Unwatched => "paas-table-unwatched",
+            Way::Monitored => "paas-table-monitored",
             Way::TableStock => "paas-table-stock",
             Way::LuaVariable => "lua-variable",
             Way::LuaBalancer => "lua-balancer",
@@ -78,6 +86,8 @@ impl Way {
             Way::Consistent => "stock `hash $host consistent`",
             Way::Servers => "`paas_hash $host`, server lines",
             Way::Table => "`paas_hash`, table, `paas_keepalive`",
+            Way::Unwatched => "the same, `paas_eject off`",
+            Way::Monitored => "watched and counted (`paas_monitor`)",
             Way::TableStock => "`paas_hash`, table, nginx's `keepalive`",
             Way::LuaVariable => "`set_by_lua_file`, `proxy_pass http://$ip`",
             Way::LuaBalancer => "`balancer_by_lua`, keep-alive",
@@ -180,7 +190,10 @@ impl Running {
                 self.way
             );
         }
-        if matches!(self.way, Way::Table | Way::TableStock) {
+        if matches!(
+            self.way,
+            Way::Table | Way::Unwatched | Way::Monitored | Way::TableStock
+        ) {
             let status = Request::get("nobody.example.com", "/")
                 .try_send(self.port)?
                 .status;
@@ -238,7 +251,7 @@ fn configuration(
         .map(|number| format!("server {};\n", sites::upstream(number, setting.port)))
         .collect();
     let (keepalive, reuse) = match setting.keepalive {
-        Some(most) if way == Way::Table => (
+        Some(most) if matches!(way, Way::Table | Way::Unwatched | Way::Monitored) => (
             format!("paas_keepalive {most} requests=1000000 timeout=600s;"),
             REUSE,
         ),
@@ -262,10 +275,16 @@ fn configuration(
             "",
             Some("backends"),
         ),
-        Way::Table | Way::TableStock => (
+        Way::Table | Way::Unwatched | Way::Monitored | Way::TableStock => (
             format!(
-                "paas_table {};\n{}",
+                "paas_table {};\n{}{}",
                 setting.table.display(),
+                match way {
+                    Way::Monitored =>
+                        format!("paas_monitor {};\n", directory.join("backends").display()),
+                    Way::Unwatched => "paas_eject off;\n".to_owned(),
+                    _ => String::new(),
+                },
                 block("paas_hash;")
             ),
             "paas_role balancer;",

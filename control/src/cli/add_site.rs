@@ -50,7 +50,7 @@ pub struct Add {
     no_check: bool,
     /// Many sites: a file (- is standard input) with a JSON object on each line, as in `list-sites --json`. All or none.
     #[arg(long, value_name = "FILE", conflicts_with_all = ["domain", "user", "dir", "entry", "command", "venv", "idle", "pin",
-        "workers", "threads", "cheaper", "harakiri", "max_requests", "buffer_size", "post_buffering", "statics"])]
+        "workers", "threads", "cheaper", "harakiri", "max_requests", "buffer_size", "post_buffering", "probe", "statics"])]
     from: Option<PathBuf>,
     #[command(flatten)]
     format: Format,

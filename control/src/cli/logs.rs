@@ -7,6 +7,7 @@ use crate::logs::Kind;
 use crate::logs::tail::{Follower, last};
 use crate::model::{Domain, parse_domain};
 use rustix::fs::inotify;
+use serde::Serialize;
 use std::io::{IsTerminal, Write};
 use std::mem::MaybeUninit;
 use std::path::{Path, PathBuf};
@@ -26,6 +27,9 @@ pub struct Logs {
     /// Go on with what is added, until Ctrl-C.
     #[arg(short, long)]
     follow: bool,
+    /// Each line as a JSON object of its own, with the log that it is from.
+    #[arg(long)]
+    json: bool,
 }
 
 pub(super) fn run(machine: &Machine, arguments: Logs, out: &mut dyn Write) -> Result<(), CliError> {
@@ -56,7 +60,7 @@ pub(super) fn run(machine: &Machine, arguments: Logs, out: &mut dyn Write) -> Re
         let unreadable = |error| unreadable(directory, kind, error);
         // Before the lines are shown, so that none falls between.
         followers.push(Follower::new(directory, kind).map_err(unreadable)?);
-        if found.len() > 1 {
+        if found.len() > 1 && !arguments.json {
             writeln!(
                 out,
                 "==> {} <==",
@@ -64,12 +68,12 @@ pub(super) fn run(machine: &Machine, arguments: Logs, out: &mut dyn Write) -> Re
             )?;
         }
         for line in last(directory, kind, arguments.lines).map_err(unreadable)? {
-            show(out, &line)?;
+            show(out, directory, kind, arguments.json, &line)?;
         }
     }
     out.flush()?;
     match arguments.follow {
-        true => follow(&found, followers, kind, out),
+        true => follow(&found, followers, kind, arguments.json, out),
         false => Ok(()),
     }
 }
@@ -78,6 +82,7 @@ fn follow(
     directories: &[PathBuf],
     mut followers: Vec<Follower>,
     kind: Kind,
+    json: bool,
     out: &mut dyn Write,
 ) -> Result<(), CliError> {
     let changes = inotify::init(inotify::CreateFlags::CLOEXEC).map_err(std::io::Error::from)?;
@@ -93,7 +98,7 @@ fn follow(
                 .more()
                 .map_err(|error| unreadable(directory, kind, error))?
             {
-                show(out, &line)?;
+                show(out, directory, kind, json, &line)?;
             }
         }
         out.flush()?;
@@ -106,8 +111,28 @@ fn unreadable(directory: &Path, kind: Kind, error: std::io::Error) -> CliError {
     CliError::Other(format!("cannot read {}: {error}", log.display()))
 }
 
+/// A line of a log for programs.
+#[derive(Serialize)]
+struct Line<'a> {
+    log: &'a Path,
+    kind: Kind,
+    line: &'a str,
+}
+
 /// A site may write what it likes: to a terminal its control characters would be orders.
-fn show(out: &mut dyn Write, line: &str) -> Result<(), CliError> {
+fn show(
+    out: &mut dyn Write,
+    directory: &Path,
+    kind: Kind,
+    json: bool,
+    line: &str,
+) -> Result<(), CliError> {
+    if json {
+        let log = &directory.join(kind.file_name());
+        let object = serde_json::to_string(&Line { log, kind, line });
+        let object = object.map_err(|error| CliError::Other(error.to_string()))?;
+        return Ok(writeln!(out, "{object}")?);
+    }
     if !std::io::stdout().is_terminal() {
         return Ok(writeln!(out, "{line}")?);
     }

@@ -37,7 +37,7 @@ pub struct Show {
 /// Arguments of `set-site`: what is not named stays.
 #[derive(Debug, clap::Args)]
 #[command(group = clap::ArgGroup::new("what").required(true).multiple(true).args(["user", "dir", "entry", "command", "venv", "no_venv", "idle", "no_idle", "enabled", "pin", "no_pin",
-    "workers", "threads", "cheaper", "harakiri", "max_requests", "buffer_size", "post_buffering", "statics", "no_static"]).args(limits::ARGUMENTS))]
+    "workers", "threads", "cheaper", "harakiri", "max_requests", "buffer_size", "post_buffering", "probe", "statics", "no_static"]).args(limits::ARGUMENTS))]
 pub struct Set {
     /// Any domain of the site.
     #[arg(value_parser = parse_domain)]

@@ -3,7 +3,8 @@ use super::CliError;
 use super::machine::note;
 use super::site::typed_path;
 use crate::model::{
-    Bytes, Domain, Invalid, SiteSettings, Span, StaticMapping, THREADS, UrlPrefix, WORKERS,
+    Bytes, Domain, Invalid, ProbeTarget, SiteSettings, Span, StaticMapping, THREADS, UrlPrefix,
+    WORKERS,
 };
 
 /// A setting as it is typed: a value, or `default`.
@@ -60,6 +61,9 @@ pub(super) struct Tuning {
     /// Larger bodies wait on disk instead of in memory.
     #[arg(long, value_name = "SIZE")]
     post_buffering: Option<Typed<Bytes>>,
+    /// What new code must answer below 500 before `reload-site` lets it take over, and what shows that a command serves: /health.
+    #[arg(long, value_name = "PATH")]
+    probe: Option<Typed<ProbeTarget>>,
     /// Requests below URL are answered with the files of DIR, without the application; may be repeated.
     #[arg(long = "static", value_name = "URL=DIR", value_parser = mapping)]
     statics: Vec<StaticMapping>,
@@ -75,6 +79,7 @@ impl Tuning {
             || self.max_requests.is_some()
             || self.buffer_size.is_some()
             || self.post_buffering.is_some()
+            || self.probe.is_some()
             || !self.statics.is_empty()
     }
 
@@ -92,6 +97,7 @@ impl Tuning {
         set(&mut values.max_requests, self.max_requests);
         set(&mut values.buffer_size, self.buffer_size);
         set(&mut values.post_buffering, self.post_buffering);
+        set(&mut values.probe, self.probe);
         for url in no_static {
             let before = values.statics.len();
             values.statics.retain(|mapping| mapping.url != *url);
@@ -161,6 +167,7 @@ pub(super) fn shown(settings: &SiteSettings) -> Vec<(&'static str, String)> {
         "post-buffering",
         settings.post_buffering.map(|n| n.to_string()),
     );
+    show("probe", settings.probe.as_ref().map(|p| p.to_string()));
     shown.extend(
         settings
             .statics

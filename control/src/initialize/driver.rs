@@ -348,7 +348,7 @@ impl Driver {
                 self.mark(site, generation, |phases, took| phases.probe = Some(took));
                 if let Err(problem) = &outcome {
                     tracing::warn!(%site, %generation, %problem, "the new code does not answer well; the old goes on serving");
-                    self.detail(site, generation, problem.to_string());
+                    self.probe_failed(site, generation, problem.to_string());
                 }
                 self.step(site, Event::Probed(generation, outcome.is_ok()));
                 self.served(site, generation);

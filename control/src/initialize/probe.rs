@@ -11,7 +11,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
 use tokio::time::{sleep, timeout};
 
-use crate::model::{Protocol, Site};
+use crate::model::{ProbeTarget, Protocol, Site};
 
 /// Then the application has not answered.
 pub const PATIENCE: Duration = Duration::from_secs(20);
@@ -36,7 +36,12 @@ impl Request {
     pub fn to(site: &Site) -> Request {
         Request {
             host: site.domain.to_string(),
-            target: "/".to_owned(),
+            target: site
+                .settings
+                .probe
+                .as_ref()
+                .map_or("/", ProbeTarget::as_str)
+                .to_owned(),
             protocol: site.application.protocol(),
         }
     }

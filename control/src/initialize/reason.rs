@@ -246,7 +246,7 @@ impl Reason {
                 "probe-failed",
                 10,
                 "the new code did not answer the probe of its reload well; the old goes on serving",
-                "repair what the log shows, or name another path that shows whether the site works",
+                "repair what the log shows, or name another path that shows whether the site works: `paasctl set-site SITE --probe PATH`",
             ),
             Reason::SiteFailed => said(
                 "site-failed",

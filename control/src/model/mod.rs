@@ -28,7 +28,9 @@ pub use limits::{Cpu, CpuWeight, Descriptors, Limits, Network, Processes};
 pub use placement::{Direction, Hold, Progress};
 pub use routing::{Domain, Method, Placement, SlowChange, State, Weight};
 pub use site::{AbsolutePath, NewSite, Site};
-pub use site_settings::{SiteSettings, StaticMapping, THREADS, UrlPrefix, Values, WORKERS};
+pub use site_settings::{
+    ProbeTarget, SiteSettings, StaticMapping, THREADS, UrlPrefix, Values, WORKERS,
+};
 pub use span::Span;
 pub use table::{BackendId, Protocol, SiteId};
 pub use user::{Uid, UidRange, User, UserName};

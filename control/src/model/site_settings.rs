@@ -41,6 +41,9 @@ pub struct Values {
     /// Files served as they are, by uWSGI.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub statics: Vec<StaticMapping>,
+    /// What new code must answer before it takes over; none: `/`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub probe: Option<ProbeTarget>,
     /// uWSGI's own options.
     #[serde(skip_serializing_if = "UwsgiOptions::is_empty")]
     pub options: UwsgiOptions,
@@ -313,6 +316,36 @@ impl UrlPrefix {
     }
 }
 super::text_type!(UrlPrefix);
+
+/// The path, with a query perhaps, of a request that shows whether a site works: `/health?deep=1`; visible ASCII, at most 1024.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct ProbeTarget(String);
+
+impl ProbeTarget {
+    /// Checks `text` and takes it.
+    pub fn parse(text: &str) -> Result<Self, Invalid> {
+        let refuse = |why: &str| Err(Invalid::new("a path to probe", text, why));
+        if !text.starts_with('/') {
+            return refuse("it must begin with /: /health");
+        }
+        if text.len() > 1024 {
+            return refuse("it is longer than 1024 bytes");
+        }
+        // A blank or a line's end would end the request's line.
+        if !text.chars().all(|c| c.is_ascii_graphic() && c != '#') {
+            return refuse(
+                "only visible ASCII without # may stand in it: write other characters as %20",
+            );
+        }
+        Ok(Self(text.to_owned()))
+    }
+
+    /// The text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+super::text_type!(ProbeTarget);
 
 #[cfg(test)]
 #[path = "site_settings_tests.rs"]

@@ -101,6 +101,30 @@ fn static_mappings_are_a_url_and_a_directory() {
     }
 }
 
+#[test]
+fn a_probe_s_target_is_one_word_of_a_request() {
+    for good in ["/", "/health", "/a/b?deep=1&x=%20", "/~x;v=1"] {
+        assert_eq!(ProbeTarget::parse(good).unwrap().as_str(), good);
+    }
+    let long = format!("/{}", "x".repeat(1024));
+    for bad in [
+        "",
+        "health",
+        "/a b",
+        "/a\r\nHost: b",
+        "/a#b",
+        "/ä",
+        "/a\0",
+        "//\u{7f}",
+        &long,
+    ] {
+        assert!(ProbeTarget::parse(bad).is_err(), "{bad:?}");
+    }
+    let command = Application::Command(CommandLine::parse("node server.js").unwrap());
+    let probed = with(|v| v.probe = Some(ProbeTarget::parse("/health").unwrap())).unwrap();
+    assert!(probed.suit(&command).is_ok(), "any server is probed");
+}
+
 proptest! {
     #[test]
     fn what_is_stored_is_read_back(

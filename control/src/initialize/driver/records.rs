@@ -103,6 +103,17 @@ impl Driver {
         }
     }
 
+    /// New code has not passed its probe. Closed at once: whoever ordered it asks why before its processes have ended.
+    pub(super) fn probe_failed(&mut self, site: SiteId, generation: Generation, detail: String) {
+        let evidence = self.examine(site, generation);
+        let entry = self.sites.get_mut(&site);
+        if let Some(life) = entry.and_then(|entry| entry.lives.get_mut(&generation)) {
+            life.record.detail = Some(detail);
+            life.record.evidence = Some(evidence);
+            life.record.end(Some(Reason::ProbeFailed));
+        }
+    }
+
     /// If it serves now, that is worth noting.
     pub(super) fn served(&mut self, site: SiteId, generation: Generation) {
         let Some(entry) = self.sites.get_mut(&site) else {
