@@ -13,7 +13,7 @@ use paas_tests::cluster::Options;
 use paas_tests::{Cluster, Connection, Request, Root};
 use serde::{Deserialize, Serialize};
 
-use crate::machine::Machine;
+use crate::machine::{Machine, go_before_others};
 use crate::results::{self, Table};
 
 /// What can be asked for.
@@ -56,6 +56,9 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
     ensure!(arguments.sites > 0, "nothing to measure");
     let mut all: Results = results::load("routable").unwrap_or_default();
     if !arguments.report {
+        if !go_before_others() {
+            eprintln!("routable: as root, it could be measured undisturbed by other programs");
+        }
         for ((name, _), balancers) in SETTINGS.into_iter().zip(1..) {
             // In a thread of its own: it moves to another network.
             let setting = std::thread::scope(|scope| {

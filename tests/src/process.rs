@@ -7,9 +7,11 @@ use std::os::unix::net::UnixStream;
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::Once;
+use std::thread;
 use std::time::Duration;
 
-use rustix::process::{Pid, Signal, getpid, kill_process};
+use rustix::process::{Pid, Signal, WaitOptions, getpgrp, getpid, kill_process, waitpid};
 
 use crate::{Request, Response, wait};
 
@@ -346,7 +348,42 @@ fn is_descendant(pid: u32) -> bool {
 /// From now on a process whose parent died becomes this test's child instead of init's, so that
 /// nothing a test started can escape its cleaning up.
 pub fn adopt_orphans() {
+    static REAPER: Once = Once::new();
     rustix::process::set_child_subreaper(Some(getpid())).expect("the kernel knows subreapers");
+    REAPER.call_once(|| {
+        thread::spawn(|| {
+            loop {
+                thread::sleep(Duration::from_millis(500));
+                reap_orphans();
+            }
+        });
+    });
+}
+
+/// What init does elsewhere: a dead process counts among its user's until somebody has heard of its end. Those that this test
+/// started itself are left to it: they are in its own process group.
+fn reap_orphans() {
+    let threads = fs::read_dir("/proc/self/task").into_iter().flatten();
+    let children = threads
+        .flatten()
+        .filter_map(|thread| fs::read_to_string(thread.path().join("children")).ok());
+    let children: Vec<i32> = children
+        .flat_map(|pids| {
+            let pids = pids.split_whitespace();
+            pids.filter_map(|pid| pid.parse().ok()).collect::<Vec<_>>()
+        })
+        .collect();
+    for pid in children {
+        let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+        let after = stat.rsplit_once(')').map_or("", |(_, rest)| rest);
+        let fields: Vec<&str> = after.split_whitespace().take(3).collect();
+        if let [state, _, group] = *fields
+            && state == "Z"
+            && group.parse() != Ok(getpgrp().as_raw_nonzero().get())
+        {
+            let _ = waitpid(Pid::from_raw(pid), WaitOptions::NOHANG);
+        }
+    }
 }
 
 /// Runs a program to its end: exit status, standard output and error output.

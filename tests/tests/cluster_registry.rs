@@ -6,9 +6,8 @@ use paas_tests::cluster::Machine;
 use paas_tests::traffic::Counting;
 use paas_tests::{Cluster, Root, Traffic, wait};
 
-/// A daemon that begins without the registry.
-fn restart_without_registry(machine: &Machine) {
-    machine.kill_one(&machine.daemon());
+/// Its daemon has begun without the registry.
+fn wait_for_daemon_without_registry(machine: &Machine) {
     wait::until_true("a daemon that goes on without registry", || {
         machine.log("paasctl.log").contains("the registry is gone")
             && machine.daemon_status().is_some()
@@ -48,7 +47,10 @@ fn without_the_registry_requests_are_routed_sites_run_and_sleeping_ones_wake() {
             let _ = answer.expect(200);
         }
     }
-    machines().for_each(restart_without_registry);
+    for machine in machines() {
+        machine.kill_one(&machine.daemon());
+    }
+    machines().for_each(wait_for_daemon_without_registry);
     for site in late {
         for answer in cluster.get(&site.domain, "/wakes") {
             let _ = answer.expect(200);

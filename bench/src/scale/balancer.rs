@@ -45,7 +45,7 @@ impl Balancer {
         root.write(
             format!("{name}/etc/paas/paas.toml"),
             format!(
-                "name = \"{name}\"\nroles = [\"balancer\"]\n[nginx]\nworkers = 1\nmodule = {:?}\n[balancer]\nlisten = [\"127.0.0.1:{port}\"]\n",
+                "name = \"{name}\"\nroles = [\"balancer\"]\n[nginx]\nworkers = 1\nmodule = {:?}\n[balancer]\nlisten = [\"127.0.0.1:{port}\"]\nprobe = {{ interval = \"60s\" }}\n",
                 build::module()
             ),
         );
