@@ -26,7 +26,7 @@ pub struct Arguments {
     /// How long each half of a round takes.
     #[arg(long, default_value_t = 4, value_name = "SECONDS")]
     seconds: u64,
-    /// What users may have, as in paas.toml's [limits]: `cpu = 100`; none: what holds by default.
+    /// What users may have, as in paas.toml's `[limits]`: `cpu = 100`; none: what holds by default.
     #[arg(long, default_value = "", value_name = "LINES")]
     limits: String,
     /// How many processes calculate, take memory, and start others.
