@@ -30,25 +30,29 @@ def expect(what, since):
         except OSError:
             sys.exit("ended before %r: %r" % (what, seen))
 
-def type(text, *expected):
+def type(text, *expected, prompt=True):
+    """A person waits for the prompt before typing on."""
     since = len(seen)
     os.write(terminal, text.encode())
     for one in expected:
         expect(one, since)
+        since = seen.index(one.encode(), since) + len(one)
+    if prompt:
+        expect("$ ", since)
 
-expect("$", 0)
+expect("$ ", 0)
 type("echo size-$(stty size | tr ' ' x)-\n", "size-31x97-")
 size(terminal, 40, 120)
 os.kill(child, signal.SIGWINCH)
 type("echo size-$(stty size | tr ' ' x)-$TERM-\n", "size-40x120-xterm-256color-")
 # Ctrl-C ends what runs in the foreground, and nothing else.
-type("echo sl''eeps; sleep 1000\n", "sleeps\r\n")
-type("\x03", "$")
+type("sh -c \"echo sl''eeps; exec sleep 1000\"\n", "sleeps\r\n", prompt=False)
+type("\x03")
 type("echo code-$?-\n", "code-130-")
 # Ctrl-Z stops it, and the shell knows.
-type("echo sl''eeps; sleep 2000\n", "sleeps\r\n")
+type("sh -c \"echo sl''eeps; exec sleep 2000\"\n", "sleeps\r\n", prompt=False)
 type("\x1a", "Stopped")
-type("jobs; kill %1; echo d''one\n", "sleep 2000", "done\r\n")
+type("jobs; kill %1; kill -CONT %1; wait; echo d''one\n", "sleep 2000", "done\r\n")
 # Nobody can type into the terminal of whoever called.
 type("python3 -c 'import fcntl,termios; fcntl.ioctl(0, termios.TIOCSTI, b\"x\")'; echo th''en\n", "Error: [Errno", "then\r\n")
 os.write(terminal, b"exit 5\n")
