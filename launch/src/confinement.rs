@@ -2,6 +2,7 @@
 //! process, the network, and the sandbox.
 
 use std::fs;
+use std::path::Path;
 
 use crate::network::Network;
 use crate::order::Lines;
@@ -49,11 +50,7 @@ impl Confinement {
         sys::schedule_as_usual()?;
         fs::write("/proc/self/oom_score_adj", FIRST_TO_GO)
             .map_err(|error| format!("cannot say that a site goes first: {error}"))?;
-        for group in &self.groups {
-            let file = format!("{group}/cgroup.procs");
-            fs::write(&file, std::process::id().to_string())
-                .map_err(|error| format!("cannot enter the control group {group}: {error}"))?;
-        }
+        self.groups.iter().try_for_each(|group| enter(group))?;
         // A dump of a process's memory would hold secrets, and lie who knows where. Of one byte there is none, and by it the
         // kernel knows those whom it must not call the machine's handler for; nothing at all would let it.
         sys::limit(libc::RLIMIT_CORE, 1)?;
@@ -62,4 +59,20 @@ impl Confinement {
         }
         self.network.as_ref().map_or(Ok(()), Network::enter)
     }
+}
+
+/// Moves this process into a control group. It has one thread: in version 1 that can be moved by itself, and the kernel need not
+/// wait, some 8 ms, until no process of the machine is just about to start a thread or to end.
+fn enter(group: &str) -> Result<(), String> {
+    let group = Path::new(group);
+    let tasks = group.join("tasks");
+    let (file, this) = if tasks.exists() {
+        (tasks, "0".to_owned())
+    } else {
+        (group.join("cgroup.procs"), std::process::id().to_string())
+    };
+    fs::write(file, this).map_err(|error| {
+        let group = group.display();
+        format!("cannot enter the control group {group}: {error}")
+    })
 }

@@ -15,6 +15,7 @@
 //! It must never pass anything of the Emperor's on (environment, descriptors, groups, directory), and never run a site as root.
 
 mod command;
+mod configuration;
 mod confinement;
 mod descriptors;
 mod environment;

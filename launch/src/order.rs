@@ -78,7 +78,7 @@ impl Order {
     }
 }
 
-const KEYS: [&str; 20] = [
+const KEYS: [&str; 21] = [
     "uid",
     "gid",
     "home",
@@ -95,6 +95,7 @@ const KEYS: [&str; 20] = [
     "temporary",
     "network",
     "interface",
+    "configuration",
     "shown",
     "own",
     "readable",

@@ -2,12 +2,13 @@
 //!
 //! What holds for every site stands here and not in the daemon's order: own namespaces, no capabilities, no new privileges, no
 //! further user namespaces, the seccomp filter, a read-only system. The order says what differs: which directories are the
-//! site's own, which files it finds in `/etc`, how large its `/tmp` is, whether it has a network.
+//! site's own, which files it finds in `/etc` (see `configuration`), how large its `/tmp` is, whether it has a network.
 //!
 //! The launcher is the site's user already when bubblewrap starts: bubblewrap never runs as root.
 
 use std::os::fd::{AsRawFd, OwnedFd};
 
+use crate::configuration::{self, Way};
 use crate::order::Lines;
 use crate::sys;
 
@@ -54,6 +55,8 @@ pub struct Sandbox {
     temporary: u64,
     /// Whether there is a network beside its own loopback: then it has been entered already.
     pub network: bool,
+    /// Files and directories of the system's configuration, found where they are, if they are there.
+    configuration: Vec<String>,
     /// Shown where they are, read-only, if they are there: files and directories that only root can put there.
     shown: Vec<String>,
     /// Directories of the site, shown where it knows them.
@@ -96,6 +99,7 @@ impl Sandbox {
                 .parse()
                 .map_err(|_| format!("the daemon's temporary is not a size: '{size}'"))?,
             network: lines.optional("network")?.is_some(),
+            configuration: lines.all("configuration"),
             shown: lines.all("shown"),
             own: own("own", true)
                 .chain(own("readable", false))
@@ -116,7 +120,12 @@ impl Sandbox {
             .files
             .iter()
             .map(|(_, content)| sys::sealed(content.as_bytes()));
+        let configuration = self
+            .configuration
+            .iter()
+            .map(|path| configuration::way(path));
         Ok(Opened {
+            configuration: configuration.collect(),
             own: own.collect::<Result<_, _>>()?,
             files: files.collect::<Result<_, _>>()?,
             launcher: sys::open_self()?,
@@ -157,6 +166,13 @@ impl Sandbox {
                 directory,
             ]);
         }
+        for (path, way) in self.configuration.iter().zip(&opened.configuration) {
+            match way {
+                Way::Link(target) => say(&["--symlink", target, path]),
+                Way::Copy(open) => say(&["--perms", "0444", "--file", &number(open)?, path]),
+                Way::Show => say(&["--ro-bind-try", path, path]),
+            }
+        }
         for path in &self.shown {
             say(&["--ro-bind-try", path, path]);
         }
@@ -194,6 +210,7 @@ pub struct Command {
 
 /// What bubblewrap finds open. Closed by it before the site's program runs.
 pub struct Opened {
+    configuration: Vec<Way>,
     own: Vec<OwnedFd>,
     files: Vec<OwnedFd>,
     launcher: OwnedFd,

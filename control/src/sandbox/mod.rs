@@ -136,7 +136,7 @@ impl Sandbox {
             lines.say("interface", &network.interface);
         }
         for name in CONFIGURATION {
-            lines.say("shown", &format!("/etc/{name}"));
+            lines.say("configuration", &format!("/etc/{name}"));
         }
         for path in &self.shown {
             lines.say("shown", path.as_str());

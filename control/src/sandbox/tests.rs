@@ -39,6 +39,7 @@ fn it_is_lines_and_no_value_becomes_another() {
     };
     has("group=/sys/fs/cgroup/paas/u5/1@2");
     has("descriptors=100");
+    has("configuration=/etc/localtime");
     has("shown=/opt");
     has("own=/data/a%0Ab%09/srv/a");
     has("file=/etc/group%09anna:x:5:%0Anogroup:x:65534:%0A");
