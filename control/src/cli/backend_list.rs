@@ -63,7 +63,7 @@ pub(super) fn list(machine: &Machine, format: Format, out: &mut dyn Write) -> Re
         "AWAKE",
         "IN-FLIGHT",
         "FAILED",
-        "MEMORY",
+        "FREE MEMORY",
         "KEY",
     ]);
     for one in &rows {

@@ -283,7 +283,7 @@ fn print(words: &str, answer: &Answer, out: &mut dyn Write) -> Result<(), CliErr
         "AFTER",
         "AWAKE",
         "AFTER",
-        "MEMORY",
+        "FREE MEMORY",
         "AFTER",
         "CARRIES IT",
     ]);

@@ -263,7 +263,11 @@ fn find(machine: &Machine, what: &str) -> Result<(Site, Option<String>), CliErro
             Some(id) => view.site(id)?,
             None => None,
         };
-        let site = site.ok_or_else(|| CliError::missing("site of the id", what))?;
+        let site = site.ok_or_else(|| {
+            CliError::Other(format!(
+                "no site has to do with the id {what}: it begins with a site's number, and there is none of that number (any more)"
+            ))
+        })?;
         return Ok((site, Some(what.to_owned())));
     }
     let domain = parse_domain(what)?;
