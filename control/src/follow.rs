@@ -1,5 +1,5 @@
-//! Keeps the table at the registry's revision: at the start, when somebody asks, and when the registry's file changes. While the
-//! registry is gone, the table stays what it is.
+//! Keeps the table at the registry's revision: at the start, when somebody asks, when the registry's file changes, and each second.
+//! While the registry is gone, the table stays what it is.
 
 use std::ffi::OsString;
 use std::os::unix::fs::MetadataExt as _;
@@ -17,8 +17,9 @@ use crate::settings::Settings;
 use crate::sync::{self, SyncError, Synced};
 use crate::watch::Directory;
 
-/// Readers that died in the middle of a look-up keep old pages alive until they are cleared; nothing announces them.
-const CLEARING: Duration = Duration::from_secs(1);
+/// How often it looks for what nobody announces, such as readers that died in the middle of a look-up: until they are cleared, they
+/// keep old pages alive.
+const LOOKING: Duration = Duration::from_secs(1);
 
 /// What keeps the table from being followed at all.
 #[derive(Debug, thiserror::Error)]
@@ -79,13 +80,13 @@ impl Watched {
         watched
     }
 
-    /// Watches it anew if there is another directory in its place: nobody announces that storage was mounted. Says whether there is.
-    fn look(&mut self) -> bool {
+    /// Watches it anew if there is another directory in its place: nobody announces that storage was mounted.
+    fn look(&mut self) {
         let id = std::fs::metadata(&self.path)
             .ok()
             .map(|found| (found.dev(), found.ino()));
         if id == self.id && (id.is_none() || self.changes.is_some()) {
-            return false;
+            return;
         }
         self.id = id;
         let what = WatchFlags::ATTRIB | WatchFlags::MODIFY | WatchFlags::MOVED_TO;
@@ -96,7 +97,6 @@ impl Watched {
                 None
             }
         };
-        true
     }
 
     /// The names of files that changed; none: anything may have.
@@ -173,8 +173,8 @@ async fn follow(
     revision: watch::Sender<u64>,
     mut gone: bool,
 ) {
-    let mut clearing = tokio::time::interval(CLEARING);
-    clearing.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    let mut looking = tokio::time::interval(LOOKING);
+    looking.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
         let mut waiting = Vec::new();
         tokio::select! {
@@ -187,11 +187,10 @@ async fn follow(
                     continue;
                 }
             }
-            _ = clearing.tick() => {
+            // Looks into the registry, too: whoever committed may have been killed before it told anybody.
+            _ = looking.tick() => {
                 clear(&both).await;
-                if !watched.look() && !gone {
-                    continue;
-                }
+                watched.look();
             }
         }
         while let Ok(request) = inbox.try_recv() {

@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 
 use rustix::process::Signal;
 
+use crate::clock::Clock;
 use crate::network::{Namespace, Switch};
 use crate::process::{self, Process, Seen};
 use crate::{Paasctl, Request, Response, Root, build, nginx, wait};
@@ -30,8 +31,8 @@ pub struct Options {
     pub balancer: String,
     /// More `paas.toml` for backends: lines of `[backend]`, then other sections.
     pub backend: String,
-    /// What everything that a balancer runs has in its environment.
-    pub environment: Vec<(String, String)>,
+    /// Whether each machine has a clock that can be set; see [`Machine::set_clock`].
+    pub clocks: bool,
 }
 
 impl Default for Options {
@@ -41,7 +42,7 @@ impl Default for Options {
             backends: 4,
             balancer: String::new(),
             backend: String::new(),
-            environment: Vec::new(),
+            clocks: false,
         }
     }
 }
@@ -103,10 +104,16 @@ impl<'r> Cluster<'r> {
         Some(cluster)
     }
 
-    /// `paasctl`, as an operator types it on the first balancer.
+    /// `paasctl`, as an operator types it on a machine.
+    #[must_use]
+    pub fn paasctl_at(&self, machine: &str) -> Paasctl {
+        Paasctl::new(&self.machine(machine).root)
+    }
+
+    /// The same on the first balancer.
     #[must_use]
     pub fn paasctl(&self) -> Paasctl {
-        Paasctl::new(&self.machine("balancer1").root)
+        self.paasctl_at("balancer1")
     }
 
     /// What `paasctl ... --json` says.
@@ -293,7 +300,7 @@ pub struct Machine {
     /// Where its files lie.
     pub root: PathBuf,
     kind: Kind,
-    environment: Vec<(String, String)>,
+    clock: Option<Clock>,
     // Before its namespace.
     up: RefCell<Option<Process>>,
     namespace: Namespace,
@@ -327,12 +334,9 @@ impl Machine {
             namespace: switch.connect(&name, ip).expect("one more namespace"),
             name,
             address,
+            clock: options.clocks.then(|| Clock::new(&directory)),
             root: directory,
             kind,
-            environment: match kind {
-                Kind::Balancer => options.environment.clone(),
-                Kind::Backend => Vec::new(),
-            },
             up: RefCell::new(None),
         }
     }
@@ -351,10 +355,18 @@ impl Machine {
             .arg("--root")
             .arg(&self.root)
             .arg("up")
-            .envs(self.environment.clone());
+            .envs(self.clock.iter().flat_map(Clock::environment));
         let _ = fs::remove_file(self.output());
         let up = Process::start(&self.name, &mut command, &self.output(), Signal::TERM);
         *self.up.borrow_mut() = Some(up);
+    }
+
+    /// Sets its clock: so many seconds beside the true time.
+    ///
+    /// # Panics
+    /// When it has none of its own.
+    pub fn set_clock(&self, seconds: i64) {
+        self.clock.as_ref().expect("a clock").set(seconds);
     }
 
     fn wait_until_up(&self) {
@@ -463,6 +475,20 @@ impl Machine {
     #[must_use]
     pub fn daemon_status(&self) -> Option<serde_json::Value> {
         process::ask_daemon(&self.root.join("run/paas/control.sock"), "/status")
+    }
+
+    /// The backends that it would turn no request to, with what its probes say of them.
+    #[must_use]
+    pub fn ill(&self) -> Vec<serde_json::Value> {
+        let all = process::ask_daemon(&self.root.join("run/paas/control.sock"), "/backends");
+        let all = all
+            .as_ref()
+            .and_then(serde_json::Value::as_array)
+            .into_iter();
+        all.flatten()
+            .filter(|one| one["serves"] != true)
+            .cloned()
+            .collect()
     }
 
     /// How many sites its daemon says are not asleep.

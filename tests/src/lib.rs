@@ -12,6 +12,7 @@
 pub mod apps;
 pub mod build;
 pub mod certificate;
+pub mod clock;
 pub mod cluster;
 pub mod crowd;
 pub mod front;
