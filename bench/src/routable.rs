@@ -13,7 +13,7 @@ use paas_tests::cluster::Options;
 use paas_tests::{Cluster, Connection, Request, Root};
 use serde::{Deserialize, Serialize};
 
-use crate::machine::{Machine, go_before_others};
+use crate::machine::Machine;
 use crate::results::{self, Table};
 
 /// What can be asked for.
@@ -30,6 +30,8 @@ pub struct Arguments {
     report: bool,
 }
 
+/// Between two questions to a worker. Without it the questions use all the CPU there is, on which the daemons must run, too.
+const PAUSE: Duration = Duration::from_micros(500);
 /// How many workers a balancer of a cluster has.
 const WORKERS: usize = 2;
 
@@ -56,9 +58,6 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
     ensure!(arguments.sites > 0, "nothing to measure");
     let mut all: Results = results::load("routable").unwrap_or_default();
     if !arguments.report {
-        if !go_before_others() {
-            eprintln!("routable: as root, it could be measured undisturbed by other programs");
-        }
         for ((name, _), balancers) in SETTINGS.into_iter().zip(1..) {
             // In a thread of its own: it moves to another network.
             let setting = std::thread::scope(|scope| {
@@ -183,7 +182,10 @@ fn until_routed(
     loop {
         let sent = returned.elapsed();
         match connection.exchange(&request)?.status {
-            404 => ensure!(sent < Duration::from_secs(60), "{domain} is not routed to"),
+            404 => {
+                ensure!(sent < Duration::from_secs(60), "{domain} is not routed to");
+                std::thread::sleep(PAUSE);
+            }
             200 => return Ok(sent),
             status => anyhow::bail!("{domain} answers {status}"),
         }

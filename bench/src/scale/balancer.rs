@@ -157,6 +157,8 @@ impl Balancer {
                 return Ok(());
             }
             ensure!(Instant::now() < deadline, "no new workers after a reload");
+            // Whoever looks without a pause takes a core from them.
+            std::thread::sleep(Duration::from_micros(200));
         }
     }
 
