@@ -206,7 +206,10 @@ fn waking(settings: &Settings) -> Vec<Finding> {
 fn walls(settings: &Settings) -> Vec<Finding> {
     let mut findings: Vec<Finding> = missing::missing(settings)
         .into_iter()
-        .map(|wall| warning("sandbox", wall))
+        .map(|wall| match wall.stops_sites {
+            true => bad("sandbox", wall),
+            false => warning("sandbox", wall.text),
+        })
         .collect();
     if findings.is_empty() {
         findings.push(good("sandbox", "sites run in sandboxes, within limits"));

@@ -1,8 +1,9 @@
-//! An operator's own program in a sandbox like a site's: the same user, directories, environment, network and limits.
+//! A program in a sandbox like a site's: the same user, directories, environment, network and limits. An operator's own, or one that
+//! looks at a site before it has a visitor.
 
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::{Arc, Mutex};
 
@@ -12,9 +13,9 @@ use rustix::process::{getegid, geteuid};
 
 use crate::initialize::confine::{Inmate, Unconfined, Walls};
 use crate::initialize::order::Order;
-use crate::model::Site;
+use crate::model::{AbsolutePath, Domain, Network, Site, SiteId, UserName};
 use crate::registry::{self, RegistryError};
-use crate::settings::Settings;
+use crate::settings::{Role, Settings};
 
 /// What keeps a visit from being made.
 #[derive(Debug, thiserror::Error)]
@@ -33,44 +34,127 @@ pub enum VisitError {
     Order(#[from] io::Error),
 }
 
+/// Whose files a program runs among: a site's, or those of what is to become one.
+#[derive(Debug, Clone, Copy)]
+pub struct Tenant<'a> {
+    /// The site, if the registry has it.
+    pub site: Option<SiteId>,
+    /// Whose it is.
+    pub user: &'a UserName,
+    /// Its domain.
+    pub domain: &'a Domain,
+    /// Its directory.
+    pub directory: &'a AbsolutePath,
+    /// Its virtualenv.
+    pub venv: Option<&'a AbsolutePath>,
+}
+
+impl<'a> From<&'a Site> for Tenant<'a> {
+    fn from(site: &'a Site) -> Self {
+        Self {
+            site: Some(site.id),
+            user: &site.user,
+            domain: &site.domain,
+            directory: &site.directory,
+            venv: site.venv.as_ref(),
+        }
+    }
+}
+
+/// A tenant's sandbox on this machine, for programs without a terminal.
+#[derive(Debug, Clone, Copy)]
+pub struct Room<'a> {
+    settings: &'a Settings,
+    tenant: Tenant<'a>,
+}
+
+impl<'a> Room<'a> {
+    /// None where there is no sandbox: without root, where it is switched off, or on a machine that runs no sites and has not what
+    /// it takes.
+    pub fn of(settings: &'a Settings, tenant: Tenant<'a>) -> Option<Self> {
+        let sandbox = &settings.sandbox;
+        // Only a backend is made ready for connections to others.
+        let has_all = || {
+            let programs = [&sandbox.bwrap, &settings.backend.launcher];
+            programs.iter().all(|program| program.as_path().exists())
+                && sandbox.limits.network != Some(Network::Outbound)
+        };
+        let there =
+            geteuid().is_root() && sandbox.enabled && (settings.has(Role::Backend) || has_all());
+        there.then_some(Self { settings, tenant })
+    }
+
+    /// The command that becomes this program.
+    pub fn command(&self, words: &[String]) -> Result<(Command, Trace), VisitError> {
+        let visit = Visit {
+            tenant: self.tenant,
+            words,
+            terminal: None,
+        };
+        visit.command(self.settings)
+    }
+}
+
 /// What is run for a visitor.
 #[derive(Debug)]
 pub struct Visit<'a> {
-    /// Whose files.
-    pub site: &'a Site,
+    /// Among whose files.
+    pub tenant: Tenant<'a>,
     /// The program and its arguments.
     pub words: &'a [String],
     /// The kind of the visitor's terminal, if the program gets one: `xterm-256color`.
     pub terminal: Option<&'a str>,
 }
 
+/// What a visit needs until it has ended. Then its control groups go with this.
+#[derive(Debug)]
+pub struct Trace {
+    _order: OwnedFd,
+    groups: Vec<PathBuf>,
+}
+
+impl Drop for Trace {
+    fn drop(&mut self) {
+        for group in &self.groups {
+            // What the kernel has not let go of yet, the daemon removes.
+            let _ = std::fs::remove_dir(group);
+        }
+    }
+}
+
 impl Visit<'_> {
-    /// The command that becomes the visitor's program. The order's file must stay open until it is started.
-    pub fn command(&self, settings: &Settings) -> Result<(Command, OwnedFd), VisitError> {
+    /// The command that becomes the visitor's program.
+    pub fn command(&self, settings: &Settings) -> Result<(Command, Trace), VisitError> {
         let registry = Arc::new(Mutex::new(registry::open(settings)?));
         let mut own = registry::open(settings)?;
         let view = own.view()?;
-        let site = self.site;
+        let tenant = self.tenant;
         let user = view
-            .user(&site.user)?
-            .ok_or_else(|| VisitError::NoUser(site.user.to_string()))?;
+            .user(tenant.user)?
+            .ok_or_else(|| VisitError::NoUser(tenant.user.to_string()))?;
+        let (site_limits, environment) = match tenant.site {
+            Some(site) => (view.site_limits(site)?, view.environment(site)?),
+            None => Default::default(),
+        };
+        let name = tenant
+            .site
+            .map_or_else(|| "new".to_owned(), |site| site.to_string());
         let confinement = Walls::new(settings).confine(&Inmate {
             user: &user,
             user_limits: &view.user_limits(&user.name)?,
-            site_limits: &view.site_limits(site.id)?,
-            domain: &site.domain,
-            directory: &site.directory,
-            venv: site.venv.as_ref(),
-            leaf: &format!("{}@visit-{}", site.id, std::process::id()),
+            site_limits: &site_limits,
+            domain: tenant.domain,
+            directory: tenant.directory,
+            venv: tenant.venv,
+            leaf: &format!("{name}@visit-{}", std::process::id()),
             registry: &registry,
         })?;
         let ids = match geteuid().is_root() {
             true => (user.uid.get(), user.uid.get()),
             false => (geteuid().as_raw(), getegid().as_raw()),
         };
-        let environment = view.environment(site.id)?;
         let order = Order::visit(
-            site,
+            (tenant.directory, tenant.venv),
             &environment,
             ids,
             &confinement,
@@ -83,7 +167,11 @@ impl Visit<'_> {
         if self.terminal.is_some() {
             command.arg("terminal");
         }
-        Ok((command, file))
+        let trace = Trace {
+            _order: file,
+            groups: confinement.groups,
+        };
+        Ok((command, trace))
     }
 }
 

@@ -4,12 +4,12 @@
 
 use std::fs;
 use std::os::linux::net::SocketAddrExt;
-use std::os::unix::fs::{PermissionsExt, symlink};
+use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::os::unix::net::{SocketAddr, UnixListener};
 use std::path::Path;
 
 use paas_tests::prison::{INMATE, VICTIM};
-use paas_tests::{Prison, Request, Root, process};
+use paas_tests::{Paasctl, Prison, Request, Root, process, wait};
 
 fn text(path: &Path) -> String {
     path.to_string_lossy().into_owned()
@@ -472,4 +472,89 @@ fn a_crash_leaves_no_core_and_reaches_no_handler() {
         let said = prison.outside_by(&["prlimit", "--core=unlimited"], &words);
         assert!(said.contains("dumped True, there is: core"), "{said}");
     }
+}
+
+#[test]
+fn what_is_tried_when_a_site_is_added_runs_in_its_sandbox() {
+    const TRIED: &str = r#"
+import json, app
+with open("attempts") as file:
+    attempts = json.load(file)
+with open("said", "w") as file:
+    json.dump([app.run(*words) for words in attempts], file)
+application = app.application
+"#;
+    let root = Root::new();
+    let Some(prison) = Prison::start(&root, "") else {
+        return;
+    };
+    let platform = &prison.platform;
+    let port = platform.port().to_string();
+    let victims = text(&prison.directory(VICTIM));
+    let attempts: [&[&str]; 4] = [
+        &["listing", &victims],
+        &["listing", "/var/log"],
+        &["read", "/etc/hostname"],
+        &["tcp", "127.0.0.1", &port],
+    ];
+    let refusals = ["ENOENT", "ENOENT", "ENOENT", "ECONNREFUSED"];
+    for (words, refusal) in attempts.iter().zip(refusals) {
+        prison.held_in(words, refusal);
+    }
+    // From a machine that runs sites, and from one that runs none but has what it takes.
+    let machines = [platform.backend(1), platform.machine("balancer")];
+    for (machine, domain) in machines.iter().zip(["one.test", "two.test"]) {
+        let directory = prison.directory(domain);
+        prison.settle(&directory);
+        let list = serde_json::to_vec(&attempts).expect("words are JSON");
+        fs::write(directory.join("attempts"), list).expect("it is ours");
+        fs::write(directory.join("tried.py"), TRIED).expect("it is ours");
+        let paasctl = Paasctl::new(machine);
+        let arguments = ["add-site", domain, "--user", "mallory", "--directory"];
+        let entry = [&*text(&directory), "--entry", "tried:application"];
+        paasctl.ok(&[&arguments[..], &entry].concat());
+        let said = fs::read(directory.join("said")).expect("it was tried");
+        let said: Vec<String> = serde_json::from_slice(&said).expect("JSON");
+        assert_eq!(said, refusals, "{}", machine.display());
+        // Compiled, too, and as its owner.
+        let compiled = directory.join("__pycache__");
+        assert_eq!(
+            compiled.metadata().expect("it is there").uid(),
+            prison.uid()
+        );
+        let _ = platform.get(domain, "/").expect(200);
+    }
+    // One that does not end is ended, with all that it started.
+    let directory = prison.directory("endless.test");
+    prison.settle(&directory);
+    let endless =
+        "import os, time\nos.fork()\nos.setsid() if os.fork() == 0 else None\ntime.sleep(600)\n";
+    fs::write(directory.join("endless.py"), endless).expect("it is ours");
+    let settings = platform.backend(1).join("etc/paas/paas.toml");
+    let before = fs::read_to_string(&settings).expect("it is there");
+    fs::write(
+        &settings,
+        before.replace("[backend]\n", "[backend]\nstart_timeout = \"2s\"\n"),
+    )
+    .expect("it is ours");
+    let refused = Paasctl::new(&platform.backend(1)).refused(&[
+        "add-site",
+        "endless.test",
+        "--user",
+        "mallory",
+        "--directory",
+        &text(&directory),
+        "--entry",
+        "endless:application",
+    ]);
+    assert!(
+        refused.contains("still being imported after 2 s"),
+        "{refused}"
+    );
+    wait::until_true("nothing of it to be left", || {
+        let uid = prison.uid().to_string();
+        let (status, ..) = process::run("pgrep", &["-u", &uid, "-f", "endless"]);
+        status.code() == Some(1)
+    });
+    prison.assert_victim_unharmed();
 }

@@ -11,6 +11,7 @@ use crate::model::{
     SiteSettings, UserName, parse_domain,
 };
 use crate::registry::Edit;
+use crate::visit::Tenant;
 use serde::Deserialize;
 use std::io::{BufRead, Write};
 use std::path::PathBuf;
@@ -98,7 +99,7 @@ fn one(
             "{directory} is no directory on this machine; if backends see it, name the application with --entry and say --no-check"
         )));
     }
-    let (application, venv) = application(machine, arguments, user, directory)?;
+    let (application, venv) = application(machine, arguments, (domain, user, directory))?;
     settings.suit(&application)?;
     let new = NewSite {
         user: user.clone(),
@@ -134,8 +135,7 @@ fn one(
 fn application(
     machine: &Machine,
     arguments: &Add,
-    user: &UserName,
-    directory: &AbsolutePath,
+    (domain, user, directory): (&Domain, &UserName, &AbsolutePath),
 ) -> Result<(Application, Option<AbsolutePath>), CliError> {
     let venv = arguments.venv.clone();
     if let Some(command) = &arguments.command {
@@ -153,8 +153,15 @@ fn application(
         entry => application::find(directory, entry.clone(), venv)?,
     };
     if !arguments.no_check {
-        application::check(machine, user, directory.as_path(), &found)?;
-        application::compile(machine, user, directory.as_path(), found.venv.as_ref())?;
+        let tenant = Tenant {
+            site: None,
+            user,
+            domain,
+            directory,
+            venv: found.venv.as_ref(),
+        };
+        application::check(machine, tenant, &found.entry)?;
+        application::compile(machine, tenant)?;
     }
     Ok((Application::Wsgi(found.entry), found.venv))
 }

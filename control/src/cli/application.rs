@@ -3,7 +3,8 @@ use super::CliError;
 use super::machine::{Machine, note};
 use crate::guess::{Compilation, Compiled, ImportCheck, check_venv, find_venv, guess};
 use crate::model::{AbsolutePath, EntryPoint, UserName};
-use std::path::{Path, PathBuf};
+use crate::visit::{Room, Tenant};
+use std::path::PathBuf;
 use std::time::Duration;
 
 /// Compiling is a help for the next visitor, not worth more of the operator's time.
@@ -70,19 +71,19 @@ fn absolute(path: Option<PathBuf>) -> Result<Option<AbsolutePath>, CliError> {
     Ok(path.transpose()?)
 }
 
-/// Imports it as its owner, in the owner's own Python: what fails now would fail at every visit.
+/// Imports it as its owner, in the owner's own Python and in a sandbox like the site's: what fails now would fail at every visit.
 pub(super) fn check(
     machine: &Machine,
-    user: &UserName,
-    directory: &Path,
-    application: &Found,
+    tenant: Tenant<'_>,
+    entry: &EntryPoint,
 ) -> Result<(), CliError> {
-    let uid = uid_of(machine, user)?;
+    let uid = uid_of(machine, tenant.user)?;
     let check = ImportCheck {
-        directory,
-        entry: &application.entry,
-        venv: application.venv.as_ref().map(AbsolutePath::as_path),
+        directory: tenant.directory.as_path(),
+        entry,
+        venv: tenant.venv.map(AbsolutePath::as_path),
         owner: Some((uid, uid)),
+        room: Room::of(&machine.settings, tenant),
         timeout: machine.settings.backend.start_timeout.duration(),
     };
     check.run().map_err(|error| {
@@ -91,29 +92,24 @@ pub(super) fn check(
 }
 
 /// Compiles its Python files as its owner, so that its next visitor does not wait for that.
-pub(super) fn compile(
-    machine: &Machine,
-    user: &UserName,
-    directory: &Path,
-    venv: Option<&AbsolutePath>,
-) -> Result<(), CliError> {
-    let uid = uid_of(machine, user)?;
+pub(super) fn compile(machine: &Machine, tenant: Tenant<'_>) -> Result<(), CliError> {
+    let uid = uid_of(machine, tenant.user)?;
+    let directory = tenant.directory;
     let compilation = Compilation {
-        directory,
-        venv: venv.map(AbsolutePath::as_path),
+        directory: directory.as_path(),
+        venv: tenant.venv.map(AbsolutePath::as_path),
         owner: (uid, uid),
+        room: Room::of(&machine.settings, tenant),
         timeout: COMPILE_WITHIN,
     };
     match compilation.run() {
         Ok(Compiled::All | Compiled::Some) => {}
         Ok(Compiled::Late) => note(&format!(
-            "compiling the files of {} took longer than {} s; what is left is compiled when it is imported",
-            directory.display(),
+            "compiling the files of {directory} took longer than {} s; what is left is compiled when it is imported",
             COMPILE_WITHIN.as_secs()
         )),
         Err(problem) => note(&format!(
-            "the files of {} are not compiled: {problem}",
-            directory.display()
+            "the files of {directory} are not compiled: {problem}"
         )),
     }
     Ok(())

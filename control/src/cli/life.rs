@@ -9,6 +9,7 @@ use super::{CliError, Format, application, route};
 use crate::client::{self, AskError};
 use crate::http::Outcome;
 use crate::model::{Domain, Site, parse_domain};
+use crate::visit::Tenant;
 use hyper::Method;
 use serde::Serialize;
 use std::io::Write;
@@ -95,12 +96,7 @@ pub(super) fn order(
         )));
     }
     if kind == Kind::Reload && site.directory.as_path().is_dir() {
-        application::compile(
-            machine,
-            &site.user,
-            site.directory.as_path(),
-            site.venv.as_ref(),
-        )?;
+        application::compile(machine, Tenant::from(&site))?;
     }
     let done = give(machine, kind, &site, !arguments.no_wait)?;
     let failed = done

@@ -6,7 +6,7 @@ use crate::model::{Domain, Site, UserName, parse_domain};
 use crate::registry::View;
 use crate::settings::Role;
 use crate::terminal;
-use crate::visit::{Visit, is_roots_alone};
+use crate::visit::{Tenant, Visit, is_roots_alone};
 use rustix::process::geteuid;
 use std::os::unix::process::CommandExt;
 use std::process::ExitCode;
@@ -83,11 +83,11 @@ fn visit(
     let kind = std::env::var("TERM").ok().filter(|kind| is_a_name(kind));
     let kind = kind.as_deref().unwrap_or("dumb");
     let visit = Visit {
-        site: &site,
+        tenant: Tenant::from(&site),
         words,
         terminal: terminal::is_there().then_some(kind),
     };
-    let (mut command, _order) = visit
+    let (mut command, _trace) = visit
         .command(settings)
         .map_err(|problem| CliError::Other(problem.to_string()))?;
     let launcher = settings.backend.launcher.as_str();

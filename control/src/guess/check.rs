@@ -5,6 +5,7 @@
 use super::python::{Python, barred};
 use super::venv::SYSTEM_PYTHON;
 use crate::model::EntryPoint;
+use crate::visit::Room;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::process::ExitStatus;
@@ -25,6 +26,8 @@ pub struct ImportCheck<'a> {
     pub venv: Option<&'a Path>,
     /// The site's uid and gid; heeded when we are root, otherwise it runs as who we are.
     pub owner: Option<(u32, u32)>,
+    /// The sandbox it runs in, if there is one.
+    pub room: Option<Room<'a>>,
     /// Then it is killed.
     pub timeout: Duration,
 }
@@ -129,6 +132,7 @@ impl ImportCheck<'_> {
             python: &python,
             directory: self.directory,
             owner,
+            room: self.room,
             timeout: self.timeout,
         };
         let (status, tail) = run.run(&arguments).map_err(|source| CheckError::Process {
@@ -192,6 +196,7 @@ mod tests {
             entry: &entry,
             venv: None,
             owner: None,
+            room: None,
             timeout,
         }
         .run()
@@ -297,6 +302,7 @@ mod tests {
             entry: &entry,
             venv: None,
             owner: Some((234_567, 234_568)),
+            room: None,
             timeout: Duration::from_secs(60),
         };
         check.run().unwrap();

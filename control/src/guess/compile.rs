@@ -4,6 +4,7 @@
 
 use super::python::Python;
 use super::venv::SYSTEM_PYTHON;
+use crate::visit::Room;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -23,6 +24,8 @@ pub struct Compilation<'a> {
     pub venv: Option<&'a Path>,
     /// The site's uid and gid, heeded when we are root.
     pub owner: (u32, u32),
+    /// The sandbox it runs in, if there is one.
+    pub room: Option<Room<'a>>,
     /// Then it is stopped.
     pub timeout: Duration,
 }
@@ -49,6 +52,7 @@ impl Compilation<'_> {
             python: &python,
             directory: self.directory,
             owner: Some(self.owner).filter(|_| rustix::process::geteuid().is_root()),
+            room: self.room,
             timeout: self.timeout,
         };
         Ok(match run.run(&["-c", SCRIPT, NOT_THESE])?.0 {
@@ -90,6 +94,7 @@ mod tests {
             directory: site.path(),
             venv: None,
             owner,
+            room: None,
             timeout: Duration::from_secs(60),
         };
         assert_eq!(compile.run().unwrap(), Compiled::Some);

@@ -1,7 +1,7 @@
 //! Runs a site's own Python as the site's user, for what has to be known or done before a visitor comes.
 //!
-//! The site's code is not trusted: it runs as the site's uid (when we are root), with an environment of our making,
-//! for a bounded time, and a bounded part of what it writes is kept, made printable.
+//! The site's code is not trusted: it runs as the site's uid (when we are root), in a sandbox like the site's where there is one, with
+//! an environment of our making, for a bounded time, and a bounded part of what it writes is kept, made printable.
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
@@ -13,6 +13,8 @@ use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
+
+use crate::visit::Room;
 
 const SETPRIV: &str = "/usr/bin/setpriv";
 /// Of what the site writes, the last bytes are kept; of these, the last lines are shown.
@@ -29,6 +31,8 @@ pub(super) struct Python<'a> {
     pub(super) directory: &'a Path,
     /// The uid and gid to become, for root.
     pub(super) owner: Option<(u32, u32)>,
+    /// The sandbox to run in, as that user; without it, it runs as the user alone.
+    pub(super) room: Option<Room<'a>>,
     /// Then it is killed.
     pub(super) timeout: Duration,
 }
@@ -36,21 +40,44 @@ pub(super) struct Python<'a> {
 impl Python<'_> {
     /// How it ended (none: it was killed), and the last lines it wrote, indented and printable.
     pub(super) fn run(&self, arguments: &[&str]) -> io::Result<(Option<ExitStatus>, String)> {
-        let child = self.command(arguments).spawn()?;
+        // -s: no packages from the user's home.
+        let arguments = [&["-s"], arguments].concat();
+        let (mut command, _trace) = match &self.room {
+            Some(room) => {
+                let words = [self.python.to_string_lossy().into_owned()].into_iter();
+                let words: Vec<String> = words
+                    .chain(arguments.iter().map(|&word| word.to_owned()))
+                    .collect();
+                let (command, trace) = room.command(&words).map_err(io::Error::other)?;
+                (command, Some(trace))
+            }
+            None => (self.outside(&arguments), None),
+        };
+        let child = command
+            .env_clear()
+            .env("PATH", "/usr/bin:/bin")
+            .env("LANG", "C.UTF-8")
+            .env("HOME", self.directory)
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped())
+            .process_group(0)
+            .spawn()?;
         let (status, written) = watch(child, self.timeout)?;
         Ok((status, printable(&written)))
     }
 
     /// What is really run.
     pub(super) fn program(&self) -> &Path {
-        if self.owner.is_some() {
+        if self.owner.is_some() && self.room.is_none() {
             Path::new(SETPRIV)
         } else {
             self.python
         }
     }
 
-    fn command(&self, arguments: &[&str]) -> Command {
+    /// Without a sandbox.
+    fn outside(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(self.program());
         if let Some((uid, gid)) = self.owner {
             command
@@ -66,19 +93,7 @@ impl Python<'_> {
                 ])
                 .arg(self.python);
         }
-        // -s: no packages from the user's home.
-        command
-            .arg("-s")
-            .args(arguments)
-            .current_dir(self.directory)
-            .env_clear()
-            .env("PATH", "/usr/bin:/bin")
-            .env("LANG", "C.UTF-8")
-            .env("HOME", self.directory)
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(Stdio::piped())
-            .process_group(0);
+        command.args(arguments).current_dir(self.directory);
         command
     }
 }

@@ -4,7 +4,7 @@
 use std::fmt::{self, Write as _};
 use std::path::Path;
 
-use crate::model::{Application, Environment, Site};
+use crate::model::{AbsolutePath, Application, Environment, Site};
 use crate::sandbox::{Confinement, encoded};
 
 /// The lines. `Debug` does not show them.
@@ -44,7 +44,9 @@ impl Order {
         );
         match &site.application {
             Application::Wsgi(_) => say(&mut lines, "uwsgi", uwsgi),
-            Application::Command(command) => say_command(&mut lines, site, command.words()),
+            Application::Command(command) => {
+                say_command(&mut lines, site.venv.as_ref(), command.words());
+            }
         }
         say_environment(&mut lines, environment);
         lines.push_str(&confinement.lines());
@@ -54,15 +56,15 @@ impl Order {
 
     /// The order for an operator's own program among the site's files: `words`, in a terminal of this kind, if it is one.
     pub fn visit(
-        site: &Site,
+        (directory, venv): (&AbsolutePath, Option<&AbsolutePath>),
         environment: &Environment,
         (uid, gid): (u32, u32),
         confinement: &Confinement,
         words: &[String],
         terminal: Option<&str>,
     ) -> Order {
-        let mut lines = format!("uid={uid}\ngid={gid}\nhome={}\n", site.directory);
-        say_command(&mut lines, site, words);
+        let mut lines = format!("uid={uid}\ngid={gid}\nhome={directory}\n");
+        say_command(&mut lines, venv, words);
         if let Some(terminal) = terminal {
             say(&mut lines, "environment", &format!("TERM={terminal}"));
         }
@@ -83,11 +85,11 @@ fn say(lines: &mut String, key: &str, value: &str) {
     let _ = writeln!(lines, "{key}={}", encoded(value));
 }
 
-fn say_command(lines: &mut String, site: &Site, words: &[String]) {
+fn say_command(lines: &mut String, venv: Option<&AbsolutePath>, words: &[String]) {
     for word in words {
         say(lines, "argument", word);
     }
-    if let Some(venv) = &site.venv {
+    if let Some(venv) = venv {
         say(lines, "venv", venv.as_str());
     }
 }
