@@ -10,8 +10,9 @@ mod clock;
 mod report;
 
 use std::collections::BTreeMap;
-use std::fs;
 use std::path::PathBuf;
+use std::process::Command;
+use std::{env, fs};
 
 use anyhow::{Context as _, ensure};
 use paas_tests::platform::Options;
@@ -70,6 +71,9 @@ pub struct Pairs {
     /// Waking without a sandbox; as root only.
     #[serde(default)]
     pub bare: Vec<Phases>,
+    /// Waking with a network that leads out; as root only.
+    #[serde(default)]
+    pub outbound: Vec<Phases>,
 }
 
 /// All sites, by the name of the example.
@@ -83,22 +87,34 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
     ensure!(arguments.pairs > 0, "nothing to measure");
     let mut all: Results = results::load("wake").unwrap_or_default();
     if !arguments.report {
+        if in_a_network_of_its_own()? {
+            return Ok(());
+        }
         if !go_before_others() {
             eprintln!("wake: as root, it could be measured undisturbed by other programs");
         }
-        let root = Root::new();
         let options = Options {
             log: Some("info,control=debug".to_owned()),
             ..Options::default()
         };
+        let [root, bare_root, outbound_root] = [(); 3].map(|()| Root::new());
         let platform = Platform::with(&root, options.clone());
-        let bare_root = Root::new();
-        let bare = rustix::process::geteuid().is_root().then(|| {
-            let backend = "[sandbox]\nenabled = false\n".to_owned();
-            Platform::with(&bare_root, Options { backend, ..options })
-        });
+        let beside = |root, backend: &str| {
+            let backend = format!("[sandbox]\n{backend}\n");
+            let options = Options {
+                backend,
+                ..options.clone()
+            };
+            rustix::process::geteuid()
+                .is_root()
+                .then(|| Platform::with(root, options))
+        };
+        let others = Others {
+            bare: beside(&bare_root, "enabled = false"),
+            outbound: beside(&outbound_root, "network = \"outbound\""),
+        };
         for name in &arguments.apps {
-            let pairs = measure(&root, &platform, bare.as_ref(), name, arguments.pairs)?;
+            let pairs = measure(&root, &platform, &others, name, arguments.pairs)?;
             all.insert(name.clone(), pairs);
             results::save("wake", &all)?;
         }
@@ -110,27 +126,56 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// As root, runs all of this once more in a network of its own, whose kernel forwards packets: the machine's is left alone. Says
+/// whether it did; in there it does not.
+fn in_a_network_of_its_own() -> anyhow::Result<bool> {
+    const INSIDE: &str = "PAAS_BENCH_OWN_NETWORK";
+    if !rustix::process::geteuid().is_root() || env::var_os(INSIDE).is_some() {
+        return Ok(false);
+    }
+    let script = "ip link set lo up && sysctl -qw net.ipv4.ip_forward=1 && exec \"$@\"";
+    let status = Command::new("unshare")
+        .args(["--net", "sh", "-c", script, "sh"])
+        .arg(env::current_exe()?)
+        .args(env::args_os().skip(1))
+        .env(INSIDE, "1")
+        .status()?;
+    ensure!(status.success(), "in its own network: {status}");
+    Ok(true)
+}
+
+/// Platforms with other walls; as root only.
+struct Others<'r> {
+    bare: Option<Platform<'r>>,
+    outbound: Option<Platform<'r>>,
+}
+
 fn measure(
     root: &Root,
     platform: &Platform<'_>,
-    bare: Option<&Platform<'_>>,
+    others: &Others<'_>,
     name: &str,
     pairs: usize,
 ) -> anyhow::Result<Pairs> {
     let machine = Machine::look();
     let app = App::install(root, platform, name)?;
     let site = Site::add(platform, &app);
-    let bare = bare.map(|platform| Site::add(platform, &app));
+    let others = [&others.bare, &others.outbound].map(|other| {
+        let site = other.as_ref().map(|platform| Site::add(platform, &app));
+        (site, Vec::new())
+    });
     let by_hand = ByHand::new(root, &app, WORKERS)?;
     // The first of each does not count: it compiles, and reads files from the disk.
     site.wake(&app)?;
     by_hand.run(&app)?;
-    if let Some(bare) = &bare {
-        site.wait_asleep();
-        bare.wake(&app)?;
-        bare.wait_asleep();
+    site.wait_asleep();
+    for (other, _) in &others {
+        let Some(other) = other else { continue };
+        other.wake(&app)?;
+        other.wait_asleep();
     }
-    let (mut woken, mut started, mut without) = (Vec::new(), Vec::new(), Vec::new());
+    let (mut woken, mut started) = (Vec::new(), Vec::new());
+    let mut others = others;
     for pair in 0..pairs {
         eprint!("\r{name}: pair {} of {pairs} ", pair + 1);
         site.wait_asleep();
@@ -143,19 +188,21 @@ fn measure(
             site.wait_asleep();
             started.push(by_hand.run(&app)?);
         }
-        if let Some(bare) = &bare {
-            site.wait_asleep();
-            without.push(bare.wake(&app)?);
-            bare.wait_asleep();
+        site.wait_asleep();
+        for (other, times) in &mut others {
+            let Some(other) = other else { continue };
+            times.push(other.wake(&app)?);
+            other.wait_asleep();
         }
     }
     eprintln!();
-    site.wait_asleep();
+    let [(_, bare), (_, outbound)] = others;
     Ok(Pairs {
         machine,
         woken,
         by_hand: started,
-        bare: without,
+        bare,
+        outbound,
     })
 }
 

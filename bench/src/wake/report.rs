@@ -41,10 +41,23 @@ pub fn document(all: &Results) -> String {
         "verdict",
         "pairs",
     ]);
+    let mut outbound = Table::new([
+        "site",
+        "none, ms",
+        "outbound, ms",
+        "added, ms",
+        "95 % interval",
+        "promised",
+        "verdict",
+        "pairs",
+    ]);
     for (name, pairs) in all {
-        totals.row(row(name, &pairs.by_hand, &pairs.woken, PROMISED));
+        totals.row(row(name, &pairs.by_hand, &pairs.woken, Some(PROMISED)));
         if !pairs.bare.is_empty() {
-            sandbox.row(row(name, &pairs.bare, &pairs.woken, PROMISED_SANDBOX));
+            sandbox.row(row(name, &pairs.bare, &pairs.woken, Some(PROMISED_SANDBOX)));
+        }
+        if !pairs.outbound.is_empty() {
+            outbound.row(row(name, &pairs.woken, &pairs.outbound, None));
         }
     }
     let head = ["phase", "what"]
@@ -77,33 +90,33 @@ pub fn document(all: &Results) -> String {
         .map(|(name, pairs)| format!("{name}: {}", pairs.machine.words()))
         .collect();
     format!(
-        "{}\nWhat the sandbox adds: the same site on a second platform, with `enabled = false` in `[sandbox]`.\n\n{}\nPhases, median ms; in brackets, by hand: \"spawn\" from exec, \"first answer\" from the import on.\n\n{}\n{}\n",
+        "{}\nWhat the sandbox adds: the same site on a second platform, with `enabled = false` in `[sandbox]`.\n\n{}\nWhat a way out adds: the same site on a third platform, with `network = \"outbound\"` there.\n\n{}\nPhases, median ms; in brackets, by hand: \"spawn\" from exec, \"first answer\" from the import on.\n\n{}\n{}\n",
         totals.markdown(),
         sandbox.markdown(),
+        outbound.markdown(),
         phases.markdown(),
         machines.join("\n")
     )
 }
 
 /// What comes on top of something else, pair by pair.
-fn row(name: &str, less: &[Phases], more: &[Phases], promised: f64) -> [String; 8] {
+fn row(name: &str, less: &[Phases], more: &[Phases], promised: Option<f64>) -> [String; 8] {
     let each = |phases: &[Phases]| phases.iter().map(|phases| phases.all).collect::<Vec<_>>();
     let (less, more) = (each(less), each(more));
     let added: Vec<f64> = more.iter().zip(&less).map(|(a, b)| a - b).collect();
     let (low, high) = interval(&added);
-    let verdict = if median(&added) <= promised {
-        "held"
-    } else {
-        "not held"
-    };
+    let verdict = promised.map(|promised| match median(&added) <= promised {
+        true => "held",
+        false => "not held",
+    });
     [
         name.to_owned(),
         format!("{:.1}", median(&less)),
         format!("{:.1}", median(&more)),
         format!("{:.1}", median(&added)),
         format!("{low:.1} - {high:.1}"),
-        format!("<= {promised:.0}"),
-        verdict.to_owned(),
+        promised.map_or_else(String::new, |promised| format!("<= {promised:.0}")),
+        verdict.unwrap_or_default().to_owned(),
         added.len().to_string(),
     ]
 }
