@@ -25,7 +25,8 @@ pub struct Idle<T> {
     /// All of them by age.
     all: Chain,
     peers: Vec<Peer>,
-    by_name: HashMap<Box<[u8]>, u32>,
+    /// Names are addresses that the operator gave: nobody chooses them so that they collide.
+    by_name: HashMap<Box<[u8]>, u32, foldhash::fast::RandomState>,
 }
 
 /// Where something is kept. It stays the same until it is taken or removed, and is then used again.
@@ -104,7 +105,7 @@ impl<T> Idle<T> {
             free: Vec::new(),
             all: Chain::default(),
             peers: Vec::new(),
-            by_name: HashMap::new(),
+            by_name: HashMap::default(),
         }
     }
 

@@ -3,7 +3,9 @@
 use std::fmt;
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
+
+use rustix::time::{ClockId, clock_gettime};
 
 use crate::env::{self, Access, Environment, Stamp};
 use crate::error::TableError;
@@ -35,14 +37,20 @@ pub struct Reader {
 enum State {
     Closed,
     Open(Open),
-    Failed { error: TableError, at: Instant },
+    Failed { error: TableError, at: Duration },
 }
 
 struct Open {
     environment: Arc<Environment>,
     /// The header, and the transaction it was read in: it cannot have changed while that is the latest.
     header: Option<(usize, Header)>,
-    checked: Instant,
+    checked: Duration,
+}
+
+/// Since the machine was started, as the kernel noted it some milliseconds ago: a tenth of what the exact time costs.
+fn now() -> Duration {
+    let now = clock_gettime(ClockId::MonotonicCoarse);
+    Duration::try_from(now).unwrap_or_default()
 }
 
 impl Reader {
@@ -66,7 +74,7 @@ impl Reader {
     /// # Errors
     /// Why the table cannot be read; the same error for a second, then it is tried again.
     pub fn read<R>(&self, look: impl FnOnce(&View) -> R) -> Result<R, TableError> {
-        let view = self.begin(Instant::now())?;
+        let view = self.begin(now())?;
         Ok(look(&view))
     }
 
@@ -77,18 +85,18 @@ impl Reader {
         let State::Open(open) = &mut *state else {
             return None;
         };
-        if open.is_in_force(&self.layout, Instant::now()) {
+        if open.is_in_force(&self.layout, now()) {
             return Some(open.environment.stamp_now());
         }
         *state = State::Closed;
         None
     }
 
-    fn begin(&self, now: Instant) -> Result<View, TableError> {
+    fn begin(&self, now: Duration) -> Result<View, TableError> {
         // A panic cannot leave the state half changed: it is assigned whole.
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         if let State::Failed { error, at } = &*state
-            && now.saturating_duration_since(*at) < RETRY
+            && now.saturating_sub(*at) < RETRY
         {
             return Err(error.clone());
         }
@@ -110,7 +118,7 @@ impl Reader {
     }
 
     /// Begins a view of the table in force, through as many replacements as it takes.
-    fn follow(&self, state: &mut State, now: Instant) -> Result<View, TableError> {
+    fn follow(&self, state: &mut State, now: Duration) -> Result<View, TableError> {
         for _ in 0..REPLACEMENTS {
             if let State::Open(open) = state
                 && open.is_in_force(&self.layout, now)
@@ -129,7 +137,7 @@ impl Reader {
 }
 
 impl Open {
-    fn new(layout: &Layout, now: Instant) -> Result<Self, TableError> {
+    fn new(layout: &Layout, now: Duration) -> Result<Self, TableError> {
         loop {
             let number = layout.current()?;
             match env::open(&layout.environment(number), Access::Read) {
@@ -147,8 +155,8 @@ impl Open {
         }
     }
 
-    fn is_in_force(&mut self, layout: &Layout, now: Instant) -> bool {
-        if now.saturating_duration_since(self.checked) < CHECK {
+    fn is_in_force(&mut self, layout: &Layout, now: Duration) -> bool {
+        if now.saturating_sub(self.checked) < CHECK {
             return true;
         }
         self.checked = now;
