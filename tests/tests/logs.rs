@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::fs;
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Write};
 use std::os::unix::fs::{MetadataExt, symlink};
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
@@ -363,4 +363,37 @@ fn a_later_owner_of_the_name_does_not_get_the_earlier_one_s_lines() {
     }
     let aside = directory.with_file_name(format!("a.test~{}", platform.owner_uid()));
     assert!(text(aside.join("access.log")).contains("/confidential"));
+}
+
+#[test]
+fn what_the_machine_s_own_programs_write_is_bounded_too() {
+    let root = Root::new();
+    let options = Options {
+        backend: "log_size = \"64k\"\nlog_keep = 2\n".to_owned(),
+        ..Options::default()
+    };
+    let platform = Platform::with(&root, options);
+    let directory = platform.backend(1).join("var/log/paas");
+    let log = directory.join("emperor.log");
+    let line = "as if many sites had started\n";
+    let mut file = fs::OpenOptions::new()
+        .append(true)
+        .open(&log)
+        .expect("the Emperor has written to it");
+    file.write_all(line.repeat(10_000).as_bytes())
+        .expect("ours");
+    platform.restart_daemon(1, Signal::TERM);
+    wait::until_true("it to be cut", || directory.join("emperor.log.1").exists());
+    let size = |path: &Path| path.metadata().expect("it is there").blocks() * 512;
+    assert!(size(&log) <= 80 * 1024, "{}", size(&log));
+    // The Emperor goes on writing to it.
+    let site = platform.recorder("a.test");
+    let _ = platform.get("a.test", "/").expect(200);
+    let vassal = format!("{}@", platform.site_id("a.test"));
+    wait::until_true("its line", || {
+        let text = fs::read(&log).expect("it is there");
+        String::from_utf8_lossy(&text).contains(&vassal)
+    });
+    assert_eq!(site.starts(), 1);
+    platform.assert_healthy();
 }

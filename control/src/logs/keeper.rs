@@ -1,4 +1,4 @@
-//! Keeps sites' logs within their bound while the daemon runs.
+//! Keeps sites' logs, and those of the machine's own programs, within their bound while the daemon runs.
 //!
 //! A file that grows announces it with every line, which is more than anybody wants to hear: the logs of sites that are awake are
 //! looked at every other second, and all the others now and then, because nginx writes a line for a visitor of a site that is off.
@@ -23,6 +23,9 @@ use crate::paths::Paths;
 const AWAKE: Duration = Duration::from_secs(2);
 /// So many of those looks between two at all logs.
 const ALL: u32 = 300;
+
+/// What `paasctl up` lets the machine's own programs write: the Emperor has some lines for each start of a site.
+const OWN: [&str; 3] = ["emperor.log", "paasctl.log", "nginx.log"];
 
 /// Looks at the logs for ever.
 pub async fn keep(
@@ -79,20 +82,23 @@ fn directory(paths: &Paths, registry: &SharedRegistry, site: SiteId) -> Option<P
 }
 
 fn look_at(directory: &Path, bound: Bound) {
-    for kind in Kind::ALL {
-        match rotate(directory, kind.file_name(), bound) {
-            Ok(true) => {
-                tracing::debug!(log = %directory.join(kind.file_name()).display(), "cut a log");
-            }
+    bind(directory, Kind::ALL.map(Kind::file_name), bound);
+}
+
+fn bind(directory: &Path, names: [&str; 3], bound: Bound) {
+    for name in names {
+        match rotate(directory, name, bound) {
+            Ok(true) => tracing::debug!(log = %directory.join(name).display(), "cut a log"),
             Ok(false) => {}
             Err(problem) => {
-                tracing::warn!(log = %directory.join(kind.file_name()).display(), %problem, "cannot cut a log");
+                tracing::warn!(log = %directory.join(name).display(), %problem, "cannot cut a log");
             }
         }
     }
 }
 
 fn look_at_all(logs: &Path, bound: Bound) {
+    bind(logs, OWN, bound);
     let names: Vec<OsString> = match std::fs::read_dir(logs) {
         Ok(entries) => entries
             .flatten()
