@@ -216,3 +216,41 @@ fn sockets_named_by_domains_know_their_limit() {
         Some(13 + 81 + 7 + 11)
     );
 }
+
+#[test]
+fn every_setting_is_in_a_document() {
+    let documents = [
+        include_str!("../../docs/machine.md"),
+        include_str!("../../docs/health.md"),
+        include_str!("../../docs/module.md"),
+        include_str!("../../docs/sandbox.md"),
+        include_str!("../../docs/waking.md"),
+    ]
+    .concat();
+    let sections = [
+        "",
+        "nginx",
+        "balancer",
+        "balancer.eject",
+        "balancer.probe",
+        "backend",
+        "backend.health",
+        "waking",
+        "sandbox",
+        "limits",
+    ];
+    for section in sections {
+        let heading = match section {
+            "" => String::new(),
+            section => format!("[{section}]\n"),
+        };
+        // What is refused names what there is.
+        let said = refused(&format!("{heading}no_such_setting = 1\n"));
+        let (_, known) = said.split_once("expected").expect("what there is");
+        let known: Vec<&str> = known.split('`').skip(1).step_by(2).collect();
+        assert!(known.len() > 1, "{said}");
+        for name in known {
+            assert!(documents.contains(name), "{section}: {name}");
+        }
+    }
+}

@@ -314,3 +314,24 @@ fn registry(machine: &Machine, command: Command, out: &mut dyn Write) -> Result<
         | Command::Up(_) => Ok(()),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    use super::Cli;
+
+    #[test]
+    fn every_command_is_in_the_document() {
+        let document = include_str!("../../../docs/commands.md");
+        let words = |text: &str| -> Vec<String> {
+            let word = |c: char| !c.is_ascii_lowercase() && c != '-';
+            text.split(word).map(str::to_owned).collect()
+        };
+        let said = words(document);
+        for command in Cli::command().get_subcommands() {
+            let name = command.get_name();
+            assert!(said.iter().any(|word| word == name), "{name}");
+        }
+    }
+}

@@ -119,7 +119,7 @@ pub enum Unprepared {
     #[error("there is no such site")]
     NoSuchSite,
     /// The site is off.
-    #[error("the site is disabled; `paasctl set-site --enable` switches it on")]
+    #[error("the site is disabled; `paasctl enable-site` switches it on")]
     Disabled,
     /// The registry could not be read.
     #[error(transparent)]

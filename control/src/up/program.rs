@@ -94,12 +94,11 @@ impl Program {
                 "net_admin",
                 "sys_resource",
             ],
-            // It makes what belongs to others, finds the sockets that running sites have, checks imports as their users, and loads
-            // the packet filter's rules.
+            // It makes what belongs to others, finds the sockets that running sites have, tries a sandbox as nobody, and loads the
+            // packet filter's rules.
             Self::Daemon => &[
                 "setuid",
                 "setgid",
-                "setpcap",
                 "kill",
                 "chown",
                 "fowner",
