@@ -58,19 +58,14 @@ impl Counters {
 
     /// A slot for this process; None if all are taken.
     fn claim(&self) -> io::Result<Option<Counter>> {
-        for number in 0..SLOTS {
-            if self.mapping.lock(number as u64)? {
-                let words = self.layout.slot(number);
-                self.mapping.reserve(words.clone())?;
-                let slot = Slot::claim(self.mapping.words(words.clone()));
-                return Ok(Some(Counter {
-                    mapping: Rc::clone(&self.mapping),
-                    words,
-                    slot,
-                }));
-            }
-        }
-        Ok(None)
+        let found = self
+            .mapping
+            .claim(SLOTS, |number| self.layout.slot(number))?;
+        Ok(found.map(|(_, words)| Counter {
+            mapping: Rc::clone(&self.mapping),
+            slot: Slot::claim(self.mapping.words(words.clone())),
+            words,
+        }))
     }
 }
 

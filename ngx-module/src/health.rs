@@ -10,7 +10,7 @@ use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::Relaxed;
 
 use activity::backends::Verdict;
-use activity::backends::layout::{BACKENDS, HEALTH as WORDS};
+use activity::backends::layout::{BACKENDS, HEALTH as WORDS, Known};
 use routing::State;
 use routing::health::{Action, Event, Health, Settings};
 use routing::rendezvous::key_hash;
@@ -50,14 +50,6 @@ pub(crate) struct Enrolled<'a> {
 pub(crate) struct Place {
     pub(crate) id: u64,
     pub(crate) index: usize,
-}
-
-struct Of<'z> {
-    health: &'z AtomicU64,
-    last_answer: &'z AtomicU64,
-    last_failure: &'z AtomicU64,
-    failures: &'z AtomicU64,
-    ejections: &'z AtomicU64,
 }
 
 impl Watch {
@@ -145,12 +137,12 @@ impl Watch {
                     free.find(|index| entries.get(*index).is_some_and(|entry| claim(entry, id)))?
                 }
             };
-            let [_, health, _, _, _, _, address, out] = entries.get(index)?;
+            let known = Known::of(entries.get(index)?);
             let is_out = u64::from(one.state == State::Disabled);
-            let was_out = out.swap(is_out, Relaxed) > is_out;
+            let was_out = known.out.swap(is_out, Relaxed) > is_out;
             let at = key_hash(one.address);
-            if address.swap(at, Relaxed) != at || was_out {
-                health.store(newcomer.to_word(), Relaxed);
+            if known.address.swap(at, Relaxed) != at || was_out {
+                known.health.store(newcomer.to_word(), Relaxed);
                 self.turn();
             }
             Some(Place { id, index })
@@ -200,25 +192,11 @@ impl Watch {
         action
     }
 
-    fn of(&self, place: Option<Place>) -> Option<Of<'_>> {
+    fn of(&self, place: Option<Place>) -> Option<Known<'_, AtomicU64>> {
         let place = place?;
         let entries = self.entries().get(1..)?;
-        let [
-            id,
-            health,
-            last_answer,
-            last_failure,
-            failures,
-            ejections,
-            ..,
-        ] = entries.get(place.index)?;
-        (id.load(Relaxed) == place.id).then_some(Of {
-            health,
-            last_answer,
-            last_failure,
-            failures,
-            ejections,
-        })
+        let known = Known::of(entries.get(place.index)?);
+        (known.id.load(Relaxed) == place.id).then_some(known)
     }
 
     /// The health of a backend.
@@ -276,7 +254,7 @@ impl Watch {
         }
     }
 
-    fn step(&self, of: &Of<'_>, now: u64, event: Event) -> Action {
+    fn step(&self, of: &Known<'_, AtomicU64>, now: u64, event: Event) -> Action {
         let mut action = Action::Nothing;
         let _ = of.health.fetch_update(Relaxed, Relaxed, |word| {
             let after;

@@ -98,20 +98,13 @@ impl Monitor {
     }
 
     fn claim(&self) -> io::Result<Option<Counter>> {
-        for number in 0..SLOTS {
-            if self.0.lock(number as u64)? {
-                let words = layout::slot(number);
-                self.0.reserve(words.clone())?;
-                let slot = Slot::claim(self.0.words(words.clone()), std::process::id());
-                return Ok(Some(Counter {
-                    monitor: self.clone(),
-                    number,
-                    words,
-                    slot,
-                }));
-            }
-        }
-        Ok(None)
+        let found = self.0.claim(SLOTS, layout::slot)?;
+        Ok(found.map(|(number, words)| Counter {
+            monitor: self.clone(),
+            number,
+            slot: Slot::claim(self.0.words(words.clone()), std::process::id()),
+            words,
+        }))
     }
 }
 

@@ -77,13 +77,12 @@ impl Layout {
     }
 
     /// Makes an empty directory for a new environment.
-    pub(crate) fn create_environment(&self, number: u64) -> Result<PathBuf, TableError> {
+    pub(crate) fn create_environment(&self, number: u64) -> Result<(), TableError> {
         let path = self.environment(number);
         DirBuilder::new()
             .mode(0o750)
             .create(&path)
-            .map_err(|error| TableError::io("create", &path, error))?;
-        Ok(path)
+            .map_err(|error| TableError::io("create", &path, error))
     }
 
     /// Lets nginx's group read an environment, and enter itself among its readers.

@@ -85,11 +85,7 @@ impl Writer {
             Err(TableError::Missing { .. }) => return Ok(None),
             Err(error) => return Err(error),
         };
-        let access = Access::Write {
-            map_size: self.options.map_size,
-            max_readers: self.options.max_readers,
-        };
-        let environment = match env::open(&self.layout.environment(number), access) {
+        let environment = match self.environment(number) {
             Ok(environment) => environment,
             Err(error @ TableError::InUse { .. }) => return Err(error),
             Err(_) => return Ok(None),
@@ -103,6 +99,14 @@ impl Writer {
                 environment,
                 header,
             }))
+    }
+
+    fn environment(&self, number: u64) -> Result<Arc<Environment>, TableError> {
+        let access = Access::Write {
+            map_size: self.options.map_size,
+            max_readers: self.options.max_readers,
+        };
+        env::open(&self.layout.environment(number), access)
     }
 
     /// The revision of the registry that the table holds; 0 if it holds nothing.
@@ -212,14 +216,8 @@ impl Writer {
     where
         E: Into<Box<dyn Error + Send + Sync>>,
     {
-        let path = self.layout.create_environment(number)?;
-        let environment = env::open(
-            &path,
-            Access::Write {
-                map_size: self.options.map_size,
-                max_readers: self.options.max_readers,
-            },
-        )?;
+        self.layout.create_environment(number)?;
+        let environment = self.environment(number)?;
         self.layout.admit_readers(number, self.options.group)?;
         let before = self.header().map_or(0, |header| header.backends_revision);
         let backends_revision = first_revision(number).max(before + 1);
@@ -264,11 +262,7 @@ impl Writer {
     }
 
     fn retire(&self, number: u64) -> Result<(), TableError> {
-        let access = Access::Write {
-            map_size: self.options.map_size,
-            max_readers: self.options.max_readers,
-        };
-        let environment = env::open(&self.layout.environment(number), access)?;
+        let environment = self.environment(number)?;
         let failed = |error| TableError::heed("retire", &environment.path, error);
         let mut txn = environment.write()?;
         let header = environment.meta.get(&txn, HEADER).map_err(failed)?;

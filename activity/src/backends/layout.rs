@@ -15,6 +15,53 @@ pub const SLOTS: usize = 256;
 
 /// Words of an entry about a backend's health. The first entry is about all of them.
 pub const HEALTH: usize = 8;
+/// The words of such an entry: numbers that were read, or the atomics that workers share.
+#[derive(Debug)]
+pub struct Known<'a, T> {
+    /// The backend's number; 0: the entry is nobody's.
+    pub id: &'a T,
+    /// Its health; see `routing::health`.
+    pub health: &'a T,
+    /// When it last answered a request, in milliseconds of `CLOCK_MONOTONIC`; 0: never.
+    pub last_answer: &'a T,
+    /// When a request to it last failed.
+    pub last_failure: &'a T,
+    /// Failures for which it was to blame.
+    pub failures: &'a T,
+    /// How often it was left out because of them.
+    pub ejections: &'a T,
+    /// The hash of its address.
+    pub address: &'a T,
+    /// 1 while it is out of service.
+    pub out: &'a T,
+}
+
+impl<'a, T> Known<'a, T> {
+    /// Where what is in an entry.
+    pub const fn of(entry: &'a [T; HEALTH]) -> Self {
+        let [
+            id,
+            health,
+            last_answer,
+            last_failure,
+            failures,
+            ejections,
+            address,
+            out,
+        ] = entry;
+        Self {
+            id,
+            health,
+            last_answer,
+            last_failure,
+            failures,
+            ejections,
+            address,
+            out,
+        }
+    }
+}
+
 /// The word of the first entry that the daemon raises when it has written verdicts.
 pub const NEWS: usize = 2;
 /// Words of a verdict: the backend's number, and what is said.

@@ -6,7 +6,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use super::layout::{
-    BACKENDS, ENTRY, HEAD, HEALTH, SLOTS, entries, entry, file_name, head, health, slot,
+    BACKENDS, ENTRY, HEAD, HEALTH, Known, SLOTS, entries, entry, file_name, head, health, slot,
 };
 use crate::reader::{held, words};
 
@@ -91,8 +91,12 @@ impl Reader {
         };
         let all = words(&file, 0, health().end)?;
         let (entries, _) = all.as_chunks::<HEALTH>();
-        let found = entries.iter().skip(1).find(|[found, ..]| *found == id);
-        Ok(found.map_or(0, |[_, _, last_answer, ..]| *last_answer))
+        let found = entries
+            .iter()
+            .skip(1)
+            .map(Known::of)
+            .find(|known| *known.id == id);
+        Ok(found.map_or(0, |known| *known.last_answer))
     }
 
     /// All of it. None: nginx has made no file.
@@ -121,27 +125,22 @@ impl Seen {
     /// From the words about health.
     pub fn of_health(all: &[u64]) -> Seen {
         let (entries, _) = all.as_chunks::<HEALTH>();
-        let backends = entries.iter().skip(1).filter(|[id, ..]| *id != 0).map(
-            |[
-                id,
-                health,
-                last_answer,
-                last_failure,
-                failures,
-                ejections,
-                ..,
-            ]| {
-                let entry = Entry {
-                    health: *health,
-                    last_answer: *last_answer,
-                    last_failure: *last_failure,
-                    failures: *failures,
-                    ejections: *ejections,
-                    counted: Counted::default(),
-                };
-                (*id, entry)
-            },
-        );
+        let used = entries
+            .iter()
+            .skip(1)
+            .map(Known::of)
+            .filter(|known| *known.id != 0);
+        let backends = used.map(|known| {
+            let entry = Entry {
+                health: *known.health,
+                last_answer: *known.last_answer,
+                last_failure: *known.last_failure,
+                failures: *known.failures,
+                ejections: *known.ejections,
+                counted: Counted::default(),
+            };
+            (*known.id, entry)
+        });
         Seen {
             backends: backends.collect(),
             workers: Vec::new(),

@@ -54,13 +54,18 @@ impl Detour {
     ) {
         self.selection.set(selection.as_ptr().cast());
         self.conf.set(ptr::null_mut());
-        if !is(upstream.process_header, process_header) {
-            self.process_header.set(upstream.process_header);
-            upstream.process_header = Some(process_header);
-        }
+        self.read_first(upstream);
         if !is(upstream.reinit_request, reinit_request) {
             self.reinit_request.set(upstream.reinit_request);
             upstream.reinit_request = Some(reinit_request);
+        }
+    }
+
+    /// Puts this module in front of whoever reads the head of the answer now.
+    fn read_first(&self, upstream: &mut ngx_http_upstream_t) {
+        if !is(upstream.process_header, process_header) {
+            self.process_header.set(upstream.process_header);
+            upstream.process_header = Some(process_header);
         }
     }
 
@@ -127,10 +132,7 @@ unsafe extern "C" fn process_header(raw: *mut ngx_http_request_t) -> ngx_int_t {
             // SAFETY: the upstream still lives: nginx goes on with it as the code says.
             let upstream = unsafe { &mut *upstream };
             // It works in steps, each of which sets the next.
-            if !is(upstream.process_header, process_header) {
-                detour.process_header.set(upstream.process_header);
-                upstream.process_header = Some(process_header);
-            }
+            detour.read_first(upstream);
             if code == NGX_OK as ngx_int_t
                 && upstream.headers_in.status_n == 503
                 && request.upstream_header(REASON) == Some(ELSEWHERE.as_bytes())
@@ -163,10 +165,7 @@ unsafe extern "C" fn reinit_request(raw: *mut ngx_http_request_t) -> ngx_int_t {
             // SAFETY: the upstream still lives.
             let upstream = unsafe { &mut *upstream };
             // The reading of the answer begins anew.
-            if !is(upstream.process_header, process_header) {
-                detour.process_header.set(upstream.process_header);
-                upstream.process_header = Some(process_header);
-            }
+            detour.read_first(upstream);
             code
         }
     )

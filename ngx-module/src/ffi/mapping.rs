@@ -122,8 +122,25 @@ impl Mapping {
     }
 
     /// Locks one byte for this process; false if another process has it.
-    pub(crate) fn lock(&self, byte: u64) -> io::Result<bool> {
+    fn lock(&self, byte: u64) -> io::Result<bool> {
         self.set_lock(byte, libc::F_WRLCK)
+    }
+
+    /// Takes a slot for this process, the first one that nobody has: locks the byte of its number, and makes sure that there is
+    /// memory behind its words. None: all are taken.
+    pub(crate) fn claim(
+        &self,
+        slots: usize,
+        words_of: impl Fn(usize) -> Range<usize>,
+    ) -> io::Result<Option<(usize, Range<usize>)>> {
+        for number in 0..slots {
+            if self.lock(number as u64)? {
+                let words = words_of(number);
+                self.reserve(words.clone())?;
+                return Ok(Some((number, words)));
+            }
+        }
+        Ok(None)
     }
 
     /// Locks one byte for this process and all others that share it.
