@@ -3,15 +3,14 @@
 //! Every daemon around a registry does this, and needs to know of no other: a step is one transaction that looks whether it
 //! is still due. While no change is under way, nothing is polled.
 
-use std::sync::PoisonError;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::mpsc;
 
 use crate::follow::Follower;
-use crate::initialize::driver::Message;
+use crate::initialize::driver::{Message, sites_now};
 use crate::initialize::machine::Shown;
-use crate::initialize::prepare::SharedRegistry;
+use crate::initialize::prepare::{SharedRegistry, with_registry};
 use crate::model::{Hold, Progress};
 use crate::registry::Result;
 
@@ -88,36 +87,22 @@ impl Changer {
     /// How many sites start here or wait for their start.
     async fn starting(&self) -> usize {
         let Some(driver) = &self.driver else { return 0 };
-        let (answer, asked) = oneshot::channel();
-        if driver.send(Message::Asked(answer)).await.is_err() {
-            return 0;
-        }
-        let shown = asked.await.unwrap_or_default();
-        let starting = shown.iter();
-        starting
+        let sites = sites_now(driver).await.unwrap_or_default();
+        sites
+            .iter()
             .filter(|site| matches!(site.shown, Shown::Starting(_)))
             .count()
     }
 
     async fn look(&self, starting: usize, holding: &mut bool) -> std::result::Result<Look, String> {
-        let (registry, machine) = (self.registry.clone(), self.machine.clone());
+        let machine = self.machine.clone();
         let bound = std::thread::available_parallelism().map_or(1, usize::from) * STARTING_PER_CORE;
         let was_holding = *holding;
-        let work = move || {
-            let mut registry = registry.lock().unwrap_or_else(PoisonError::into_inner);
+        let (look, now_holding) = with_registry(&self.registry, move |registry| {
             let starting = (starting > bound).then_some(starting);
-            step(
-                &mut **registry,
-                &machine,
-                starting,
-                was_holding,
-                unix_millis(),
-            )
-        };
-        let (look, now_holding) = tokio::task::spawn_blocking(work)
-            .await
-            .map_err(|problem| problem.to_string())?
-            .map_err(|problem| problem.to_string())?;
+            step(registry, &machine, starting, was_holding, unix_millis())
+        })
+        .await?;
         match (was_holding, now_holding, starting) {
             (false, true, starting) => tracing::warn!(
                 starting,

@@ -7,7 +7,7 @@ use std::io;
 use std::os::unix::fs::DirBuilderExt;
 use std::os::unix::net::UnixListener as StdListener;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 
 use rustix::fs::inotify::WatchFlags;
 use rustix::fs::{FlockOperation, flock};
@@ -24,10 +24,10 @@ use crate::follow::{self, FollowError, Follower};
 use crate::heartbeat::Heart;
 use crate::http::{self, Daemon};
 use crate::initialize::adopt::adopt;
-use crate::initialize::driver::{Driver, Message};
+use crate::initialize::driver::{Driver, Message, sites_now};
 use crate::initialize::launching;
 use crate::initialize::machine::{Limits, Shown};
-use crate::initialize::prepare::{Place, SharedRegistry, group_of};
+use crate::initialize::prepare::{Place, SharedRegistry, group_of, with_registry};
 use crate::listening;
 use crate::logs;
 use crate::probe::{Opinions, Prober};
@@ -346,19 +346,15 @@ async fn heed(
 ) {
     let mut revision = follower.revision();
     while revision.changed().await.is_ok() {
-        let (answer, asked) = tokio::sync::oneshot::channel();
-        if driver.send(Message::Asked(answer)).await.is_err() {
+        let Some(sites) = sites_now(&driver).await else {
             return;
-        }
-        let awake = asked
-            .await
-            .unwrap_or_default()
+        };
+        let awake = sites
             .into_iter()
             .filter(|now| is_awake(now.shown))
             .map(|now| now.site);
-        let (place, registry, awake) = (place.clone(), registry.clone(), awake.collect::<Vec<_>>());
-        let look = move || {
-            let mut registry = registry.lock().unwrap_or_else(PoisonError::into_inner);
+        let (place, awake) = (place.clone(), awake.collect::<Vec<_>>());
+        let looked = with_registry(&registry, move |registry| {
             let view = registry.view()?;
             let mut news = Vec::with_capacity(awake.len());
             for id in awake {
@@ -367,17 +363,14 @@ async fn heed(
                     Some(_) | None => Message::Retired(id),
                 });
             }
-            Ok::<_, RegistryError>(news)
-        };
-        match tokio::task::spawn_blocking(look).await {
-            Ok(Ok(news)) => {
+            Ok(news)
+        });
+        match looked.await {
+            Ok(news) => {
                 for message in news {
                     // Whoever does not listen has ended.
                     let _ = driver.send(message).await;
                 }
-            }
-            Ok(Err(problem)) => {
-                tracing::error!(%problem, "cannot look what has changed for running sites")
             }
             Err(problem) => {
                 tracing::error!(%problem, "cannot look what has changed for running sites")

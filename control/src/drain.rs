@@ -9,11 +9,11 @@ use tokio::sync::{mpsc, oneshot};
 
 use crate::change::unix_millis;
 use crate::follow::Follower;
-use crate::initialize::driver::Message;
-use crate::initialize::prepare::SharedRegistry;
+use crate::initialize::driver::{Message, sites_now};
+use crate::initialize::prepare::{SharedRegistry, with_registry};
 use crate::initialize::words::Order;
 use crate::model::{Backend, BackendName, State};
-use crate::registry::{RegistryError, View};
+use crate::registry::{Registry, RegistryError, View};
 use crate::settings::Settings;
 
 /// What is asked of this machine as a backend.
@@ -35,12 +35,12 @@ impl Standing {
             state: State::Active,
             deadline: None,
         };
-        standing.read(registry)?;
+        let mut registry = registry.lock().unwrap_or_else(PoisonError::into_inner);
+        standing.read(&mut **registry)?;
         Ok(standing)
     }
 
-    fn read(&mut self, registry: &SharedRegistry) -> Result<(), RegistryError> {
-        let mut registry = registry.lock().unwrap_or_else(PoisonError::into_inner);
+    fn read(&mut self, registry: &mut dyn Registry) -> Result<(), RegistryError> {
         let view = registry.view()?;
         let own = self.own(&*view)?;
         let draining = own.as_ref().filter(|own| own.state == State::Draining);
@@ -91,16 +91,12 @@ impl Standing {
                     continue;
                 }
             }
-            let (registry, before) = (registry.clone(), self.clone());
-            let read = move || {
-                let mut standing = before;
-                standing.read(&registry).map(|()| standing)
-            };
-            match tokio::task::spawn_blocking(read).await {
-                Ok(Ok(standing)) => self = standing,
-                Ok(Err(problem)) => {
-                    tracing::error!(%problem, "cannot look whether this backend is being drained");
-                }
+            let mut standing = self.clone();
+            let read = with_registry(&registry, move |registry| {
+                standing.read(registry).map(|()| standing)
+            });
+            match read.await {
+                Ok(standing) => self = standing,
                 Err(problem) => {
                     tracing::error!(%problem, "cannot look whether this backend is being drained");
                 }
@@ -126,16 +122,14 @@ async fn until(at: Option<u64>) {
 
 /// Lets every site that is awake finish what it does, and sleep.
 async fn put_to_sleep(driver: &mpsc::Sender<Message>) {
-    let (answer, asked) = oneshot::channel();
-    // Whoever does not listen has ended.
-    let _ = driver.send(Message::Asked(answer)).await;
-    let awake = asked.await.unwrap_or_default();
+    let awake = sites_now(driver).await.unwrap_or_default();
     tracing::info!(
         sites = awake.len(),
         "this backend was to be empty by now: what is awake is put to sleep"
     );
     for now in awake {
         let (answer, _) = oneshot::channel();
+        // Whoever does not listen has ended.
         let _ = driver
             .send(Message::Ordered(now.site, Order::Stop, answer))
             .await;

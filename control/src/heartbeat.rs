@@ -11,13 +11,13 @@ use std::time::Duration;
 
 use rustix::fs::statvfs;
 use serde::Serialize;
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{mpsc, watch};
 use tokio::time::MissedTickBehavior;
 
 use crate::cgroup::Groups;
 use crate::files;
 use crate::initialize::confine::{CGROUPS, group_name};
-use crate::initialize::driver::Message;
+use crate::initialize::driver::{Message, sites_now};
 use crate::initialize::machine::Shown;
 use crate::initialize::memory;
 use crate::settings::Settings;
@@ -119,9 +119,7 @@ impl Heart {
 
     /// How many sites have processes, and how many of them start. None: the daemon ends.
     async fn sites(&self) -> Option<(usize, usize)> {
-        let (answer, asked) = oneshot::channel();
-        self.driver.send(Message::Asked(answer)).await.ok()?;
-        let sites = asked.await.ok()?;
+        let sites = sites_now(&self.driver).await?;
         let count =
             |wanted: fn(&Shown) -> bool| sites.iter().filter(|now| wanted(&now.shown)).count();
         let awake = count(|shown| !matches!(shown, Shown::Asleep | Shown::Failing(_)));

@@ -6,7 +6,7 @@
 use std::fs;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
+use std::os::unix::fs::{PermissionsExt, chown};
 use std::os::unix::net::UnixListener;
 use std::path::Path;
 
@@ -36,8 +36,7 @@ pub fn bind(path: &Path, mode: u32, group: Option<u32>) -> io::Result<UnixListen
 
 /// The socket at `path`, if this program has been given it.
 pub fn inherited(path: &Path) -> Option<UnixListener> {
-    let wanted = fs::symlink_metadata(path).ok()?;
-    let wanted = (wanted.dev(), wanted.ino() & u64::from(u32::MAX));
+    let wanted = queue::file_at(path).ok()?;
     let given = std::iter::once(io::stdin().as_fd().try_clone_to_owned()).chain(named());
     given
         .flatten()

@@ -1,8 +1,8 @@
 //! The registry into the table: what changed since the revision the table holds, or all of it. Whichever way, the
 //! table's generation is afterwards the registry's revision, and its content what the registry said at that revision.
-use crate::model::{Backend, Domain};
-use crate::registry::{Changed, Registry, RegistryError, View};
-use table::{BackendRecord, Change, SiteRecord, TableError, Writer};
+use crate::model::Backend;
+use crate::registry::{Changed, Registry, RegistryError, View, hosts};
+use table::{BackendRecord, Change, TableError, Writer};
 
 /// Why the table could not follow.
 #[derive(Debug, thiserror::Error)]
@@ -42,9 +42,6 @@ impl Synced {
     }
 }
 
-/// Hosts read from the registry at a time.
-const PAGE: u32 = 4096;
-
 /// Brings the table to the registry's present revision, with as little writing as the registry's log of changes allows.
 pub fn sync(registry: &mut dyn Registry, writer: &mut Writer) -> Result<Synced, SyncError> {
     let view = registry.view()?;
@@ -81,14 +78,8 @@ fn replace(view: &dyn View, writer: &mut Writer) -> Result<Synced, SyncError> {
     let first = std::iter::once(Change::SetPlacement(view.placement()?))
         .chain(backends)
         .map(Ok);
-    writer.try_rebuild(
-        revision,
-        first.chain(Hosts {
-            view,
-            page: Vec::new().into_iter(),
-            last: None,
-        }),
-    )?;
+    let hosts = hosts(view).map(|host| host.map(|(name, record)| Change::PutHost(name, record)));
+    writer.try_rebuild(revision, first.chain(hosts))?;
     Ok(Synced::Rebuilt(revision))
 }
 
@@ -109,13 +100,7 @@ fn record(view: &dyn View, changed: &Changed) -> Result<Vec<Change>, RegistryErr
         Changed::Site(id) => match view.site(*id)? {
             None => Vec::new(),
             Some(site) => {
-                let record = SiteRecord {
-                    id: site.id,
-                    protocol: site.application.protocol(),
-                    primary: site.domain,
-                    pin: site.pin,
-                    enabled: site.enabled,
-                };
+                let record = site.record();
                 view.domains(*id)?
                     .into_iter()
                     .map(|name| Change::PutHost(name, record.clone()))
@@ -134,34 +119,6 @@ fn put_backend(backend: Backend) -> Change {
         weight: backend.weight,
         state: backend.state,
     })
-}
-
-/// Every host, a page at a time: a million of them need not be in memory at once.
-struct Hosts<'a> {
-    view: &'a dyn View,
-    page: std::vec::IntoIter<(Domain, SiteRecord)>,
-    last: Option<Domain>,
-}
-
-impl Iterator for Hosts<'_> {
-    type Item = Result<Change, RegistryError>;
-
-    fn next(&mut self) -> Option<Self::Item> {
-        let next = match self.page.next() {
-            Some(next) => next,
-            None => match self.view.hosts_after(self.last.as_ref(), PAGE) {
-                Err(error) => return Some(Err(error)),
-                Ok(page) => {
-                    self.page = page.into_iter();
-                    self.page.next()?
-                }
-            },
-        };
-        if self.page.len() == 0 {
-            self.last = Some(next.0.clone());
-        }
-        Some(Ok(Change::PutHost(next.0, next.1)))
-    }
 }
 
 #[cfg(test)]

@@ -1,8 +1,9 @@
 //! The table says what the registry says, whichever way it came there.
 use super::*;
 use crate::model::*;
+use crate::registry::hosts::PAGE;
 use crate::registry::sqlite::Sqlite;
-use table::{Options, Reader};
+use table::{Options, Reader, SiteRecord};
 
 struct World {
     registry: Sqlite,

@@ -176,7 +176,7 @@ struct Line {
     domain: String,
     user: UserName,
     directory: AbsolutePath,
-    entry: Option<String>,
+    entry: Option<EntryPoint>,
     command: Option<CommandLine>,
     venv: Option<AbsolutePath>,
     idle: Option<Idle>,
@@ -226,7 +226,7 @@ fn parse(edit: &mut dyn Edit, line: &str) -> Result<NewSite, CliError> {
     let line: Line =
         serde_json::from_str(line).map_err(|error| CliError::Other(error.to_string()))?;
     let application = match (line.entry, line.command) {
-        (Some(entry), None) => Application::Wsgi(EntryPoint::parse(&entry)?),
+        (Some(entry), None) => Application::Wsgi(entry),
         (None, Some(command)) => Application::Command(command),
         _ => {
             return Err(CliError::Other(

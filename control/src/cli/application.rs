@@ -1,6 +1,7 @@
 //! Where a new site's application is: as it was named, or guessed from its files; and whether it can be imported.
 use super::CliError;
 use super::machine::{Machine, note};
+use super::user::user_of;
 use crate::guess::{Compilation, Compiled, ImportCheck, check_venv, find_venv, guess};
 use crate::model::{AbsolutePath, EntryPoint, UserName};
 use crate::visit::{Room, Tenant};
@@ -116,9 +117,6 @@ pub(super) fn compile(machine: &Machine, tenant: Tenant<'_>) -> Result<(), CliEr
 }
 
 fn uid_of(machine: &Machine, user: &UserName) -> Result<u32, CliError> {
-    let owner = machine.registry()?.view()?.user(user)?;
-    Ok(owner
-        .ok_or_else(|| CliError::missing("user", user))?
-        .uid
-        .get())
+    let owner = user_of(&*machine.registry()?.view()?, user)?;
+    Ok(owner.uid.get())
 }

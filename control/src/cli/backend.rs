@@ -6,9 +6,9 @@ use super::output::{facts, json};
 use super::{CliError, Format};
 use crate::change::unix_millis;
 use crate::model::{
-    Backend, BackendId, BackendKey, BackendName, NewBackend, Span, State, Weight, parse_address,
-    parse_weight,
+    Backend, BackendKey, BackendName, NewBackend, Span, State, Weight, parse_address, parse_weight,
 };
+use crate::registry::View;
 use serde::Serialize;
 use std::io::Write;
 use std::net::SocketAddr;
@@ -113,6 +113,15 @@ impl From<&Backend> for Shown {
     }
 }
 
+/// The backend of this name.
+pub(super) fn backend_of(
+    view: &(impl View + ?Sized),
+    name: &BackendName,
+) -> Result<Backend, CliError> {
+    view.backend(name)?
+        .ok_or_else(|| CliError::missing("backend", name))
+}
+
 pub(super) fn add(machine: &Machine, arguments: Add, out: &mut dyn Write) -> Result<(), CliError> {
     let Add {
         name,
@@ -131,25 +140,7 @@ pub(super) fn add(machine: &Machine, arguments: Add, out: &mut dyn Write) -> Res
         state,
     };
     moves::ask(machine, consent, &format!("adding {}", new.name), |list| {
-        // Whoever is last has the highest number.
-        let id = list
-            .last()
-            .map_or(1, |last| last.id.get().saturating_add(1));
-        let NewBackend {
-            name,
-            address,
-            key,
-            weight,
-            state,
-        } = new.clone();
-        list.extend(BackendId::new(id).map(|id| Backend {
-            id,
-            name,
-            address,
-            key,
-            weight,
-            state,
-        }));
+        moves::add(list, new.clone());
     })?;
     let backend = machine.edit(Concerns::Backends, |edit| Ok(edit.add_backend(&new)?))?;
     match format.json {
@@ -167,8 +158,8 @@ pub(super) fn show(
     arguments: Show,
     out: &mut dyn Write,
 ) -> Result<(), CliError> {
-    let backend = machine.registry()?.view()?.backend(&arguments.name)?;
-    let shown = Shown::from(&backend.ok_or_else(|| CliError::missing("backend", &arguments.name))?);
+    let backend = backend_of(&*machine.registry()?.view()?, &arguments.name)?;
+    let shown = Shown::from(&backend);
     if arguments.format.json {
         return json(out, &shown);
     }
@@ -196,9 +187,7 @@ pub(super) fn show(
 pub(super) fn set(machine: &Machine, arguments: Set, out: &mut dyn Write) -> Result<(), CliError> {
     let name = &arguments.name;
     machine.edit(Concerns::Backends, |edit| {
-        let old = edit
-            .backend(name)?
-            .ok_or_else(|| CliError::missing("backend", name))?;
+        let old = backend_of(edit, name)?;
         let new = Backend {
             id: old.id,
             name: arguments.name_to.clone().unwrap_or(old.name),
@@ -266,9 +255,7 @@ fn change_state(
     deadline: Option<u64>,
 ) -> Result<(), CliError> {
     machine.edit(Concerns::Backends, |edit| {
-        let old = edit
-            .backend(name)?
-            .ok_or_else(|| CliError::missing("backend", name))?;
+        let old = backend_of(edit, name)?;
         edit.set_drain_deadline(old.id, deadline)?;
         Ok(edit.set_backend(&Backend { state, ..old })?)
     })

@@ -7,14 +7,12 @@ use super::{CliError, Format, placement};
 use crate::change::unix_millis;
 use crate::model::Backend;
 use crate::observed::{Observed, ago, bytes};
-use crate::registry::View;
+use crate::registry::{View, sites};
 use serde::Serialize;
 use std::io::Write;
 
 /// So many sites tell the shares of all well enough, however many there are.
 const SAMPLE: usize = 100_000;
-/// Read at a time.
-const PAGE: u32 = 4096;
 
 /// A row; what nobody here knows is null.
 #[derive(Serialize)]
@@ -133,18 +131,13 @@ fn row(
 fn shares(view: &dyn View, backends: &[Backend]) -> Result<Vec<Option<f64>>, CliError> {
     let places = Places::new(view, backends.to_vec())?;
     let mut counts = vec![0_u32; backends.len()];
-    let (mut all, mut last) = (0_u32, None);
-    while (all as usize) < SAMPLE {
-        let page = view.hosts_after(last.as_ref(), PAGE)?;
-        let Some((name, _)) = page.last() else { break };
-        last = Some(name.clone());
-        // Further domains of a site are none of their own.
-        for (_, site) in page.iter().filter(|(name, site)| *name == site.primary) {
-            all += 1;
-            let found = place(&places, &site.primary, site.pin);
-            if let Some(count) = found.and_then(|index| counts.get_mut(index)) {
-                *count += 1;
-            }
+    let mut all = 0_u32;
+    for site in sites(view).take(SAMPLE) {
+        let site = site?;
+        all += 1;
+        let found = place(&places, &site.primary, site.pin);
+        if let Some(count) = found.and_then(|index| counts.get_mut(index)) {
+            *count += 1;
         }
     }
     let percent = |count: u32| f64::from(count) * 1000.0 / f64::from(all);

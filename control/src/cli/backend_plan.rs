@@ -1,18 +1,16 @@
 //! `plan-backend`: what adding or removing a backend would move, and whether those that get it can carry it. Changes nothing.
 use super::machine::Machine;
-use super::moves::{Places, place};
+use super::moves::{self, Places, place};
 use super::output::{Table, json, or_empty};
 use super::{CliError, Format};
 use crate::model::{
-    Backend, BackendId, BackendKey, BackendName, Domain, State, Weight, parse_address, parse_weight,
+    Backend, BackendKey, BackendName, NewBackend, State, Weight, parse_address, parse_weight,
 };
 use crate::observed::{Observed, Report, bytes};
+use crate::registry;
 use serde::Serialize;
 use std::io::Write;
 use std::net::SocketAddr;
-
-/// Read at a time.
-const PAGE: u32 = 4096;
 
 /// Arguments of `plan-backend`.
 #[derive(Debug, clap::Args)]
@@ -108,16 +106,15 @@ pub(super) fn run(machine: &Machine, arguments: Plan, out: &mut dyn Write) -> Re
                     "there is a backend {name} already"
                 )));
             }
-            let last = before.last().map_or(0, |last| last.id.get());
             let words = format!("adding {name}");
-            after.extend(BackendId::new(last.saturating_add(1)).map(|id| Backend {
-                id,
+            let new = NewBackend {
                 name,
                 address,
                 key: key.unwrap_or_else(|| BackendKey::of(address)),
                 weight,
                 state: State::Active,
-            }));
+            };
+            moves::add(&mut after, new);
             (words, show)
         }
         What::Remove { name, show } => {
@@ -138,45 +135,40 @@ pub(super) fn run(machine: &Machine, arguments: Plan, out: &mut dyn Write) -> Re
     let (mut sites, mut moved, mut moves) = (0, 0, Vec::new());
     // How many sites go from one backend to another, by their rows.
     let mut flows = vec![vec![0_u64; rows.len()]; rows.len()];
-    let mut last: Option<Domain> = None;
-    loop {
-        let page = view.hosts_after(last.as_ref(), PAGE)?;
-        let Some((name, _)) = page.last() else { break };
-        last = Some(name.clone());
-        for (_, site) in page.iter().filter(|(name, site)| *name == site.primary) {
-            let name_of = |places: &Places, index: Option<usize>| {
-                index
-                    .and_then(|index| places.backends.get(index))
-                    .map(|backend| backend.name.to_string())
-            };
-            let from = name_of(&old, place(&old, &site.primary, site.pin));
-            let to = name_of(&new, place(&new, &site.primary, site.pin));
-            let row = |name: &Option<String>| {
-                let name = name.as_ref()?;
-                rows.iter().position(|row| row.backend == *name)
-            };
-            let (here, there) = (row(&from), row(&to));
-            sites += 1;
-            if let Some(row) = here.and_then(|here| rows.get_mut(here)) {
-                row.sites += 1;
-            }
-            if let Some(row) = there.and_then(|there| rows.get_mut(there)) {
-                row.sites_after += 1;
-            }
-            if from == to {
-                continue;
-            }
-            moved += 1;
-            let flow = here
-                .zip(there)
-                .and_then(|(here, there)| flows.get_mut(here)?.get_mut(there));
-            if let Some(flow) = flow {
-                *flow += 1;
-            }
-            if show.sites {
-                let site = site.primary.to_string();
-                moves.push(Move { site, from, to });
-            }
+    for site in registry::sites(&*view) {
+        let site = site?;
+        let name_of = |places: &Places, index: Option<usize>| {
+            index
+                .and_then(|index| places.backends.get(index))
+                .map(|backend| backend.name.to_string())
+        };
+        let from = name_of(&old, place(&old, &site.primary, site.pin));
+        let to = name_of(&new, place(&new, &site.primary, site.pin));
+        let row = |name: &Option<String>| {
+            let name = name.as_ref()?;
+            rows.iter().position(|row| row.backend == *name)
+        };
+        let (here, there) = (row(&from), row(&to));
+        sites += 1;
+        if let Some(row) = here.and_then(|here| rows.get_mut(here)) {
+            row.sites += 1;
+        }
+        if let Some(row) = there.and_then(|there| rows.get_mut(there)) {
+            row.sites_after += 1;
+        }
+        if from == to {
+            continue;
+        }
+        moved += 1;
+        let flow = here
+            .zip(there)
+            .and_then(|(here, there)| flows.get_mut(here)?.get_mut(there));
+        if let Some(flow) = flow {
+            *flow += 1;
+        }
+        if show.sites {
+            let site = site.primary.to_string();
+            moves.push(Move { site, from, to });
         }
     }
     let observed = Observed::of(&machine.settings);

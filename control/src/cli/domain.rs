@@ -3,7 +3,7 @@ use super::machine::{Concerns, Machine};
 use super::output::{Table, facts, json};
 use super::{CliError, Format};
 use crate::model::{Domain, Site, parse_domain};
-use crate::registry::{Edit, View};
+use crate::registry::{Edit, View, hosts};
 use serde::Serialize;
 use std::io::Write;
 use table::SiteRecord;
@@ -137,13 +137,7 @@ pub(super) fn list(
     let shown = match &arguments.site {
         Some(site) => {
             let site = site_of(&*view, site)?;
-            let record = SiteRecord {
-                id: site.id,
-                primary: site.domain,
-                pin: site.pin,
-                enabled: site.enabled,
-                protocol: site.application.protocol(),
-            };
+            let record = site.record();
             view.domains(site.id)?
                 .iter()
                 .map(|domain| Shown::new(domain, &record))
@@ -166,19 +160,12 @@ pub(super) fn list(
 }
 
 fn all(view: &dyn View) -> Result<Vec<Shown>, CliError> {
-    let mut shown = Vec::new();
-    let mut last = None;
-    loop {
-        let page = view.hosts_after(last.as_ref(), 4096)?;
-        shown.extend(
-            page.iter()
-                .map(|(domain, record)| Shown::new(domain, record)),
-        );
-        match page.into_iter().next_back() {
-            Some((domain, _)) => last = Some(domain),
-            None => return Ok(shown),
-        }
-    }
+    hosts(view)
+        .map(|host| {
+            let (domain, record) = host?;
+            Ok(Shown::new(&domain, &record))
+        })
+        .collect()
 }
 
 pub(super) fn show(

@@ -1,6 +1,6 @@
 //! What a user or a site may have, as `set-user` and `set-site` take it and the `show` commands show it.
 use super::tuning::{Typed, set};
-use crate::model::{Bytes, Cpu, CpuWeight, Descriptors, Limits, Network, Processes, Span};
+use crate::model::{Bytes, Cpu, CpuWeight, Descriptors, Limits, Network, Processes};
 use serde::Serialize;
 use std::fmt::Display;
 
@@ -86,67 +86,35 @@ impl Shown {
     /// For people: `memory  512m`, `cpu  150% (default)`.
     pub(super) fn facts(&self) -> Vec<(&'static str, String)> {
         let Shown { said, in_force } = self;
-        let of = |name, value: Option<&dyn Display>, own: bool| {
-            let value = value.map_or_else(|| "no limit".to_owned(), ToString::to_string);
-            (
-                name,
-                if own {
-                    value
-                } else {
-                    format!("{value} (default)")
-                },
-            )
-        };
         vec![
-            of(
-                "memory",
-                in_force.memory.as_ref().map(any),
-                said.memory.is_some(),
-            ),
-            of(
-                "processes",
-                in_force.processes.as_ref().map(any),
-                said.processes.is_some(),
-            ),
-            of(
-                "cpu-percent",
-                in_force.cpu.as_ref().map(any),
-                said.cpu.is_some(),
-            ),
-            of(
-                "cpu-weight",
-                in_force.weight.as_ref().map(any),
-                said.weight.is_some(),
-            ),
-            of(
-                "open-files",
-                in_force.descriptors.as_ref().map(any),
-                said.descriptors.is_some(),
-            ),
-            of(
-                "tmp",
-                in_force.temporary.as_ref().map(any),
-                said.temporary.is_some(),
-            ),
-            of(
-                "network",
-                in_force.network.as_ref().map(any),
-                said.network.is_some(),
-            ),
+            fact("memory", &said.memory, &in_force.memory),
+            fact("processes", &said.processes, &in_force.processes),
+            fact("cpu-percent", &said.cpu, &in_force.cpu),
+            fact("cpu-weight", &said.weight, &in_force.weight),
+            fact("open-files", &said.descriptors, &in_force.descriptors),
+            fact("tmp", &said.temporary, &in_force.temporary),
+            fact("network", &said.network, &in_force.network),
         ]
     }
 
     /// The CPU time of a day, which only users have.
     pub(super) fn day(&self) -> (&'static str, String) {
-        let text = |span: Option<Span>| span.map_or("no limit".to_owned(), |span| span.to_string());
-        let value = text(self.in_force.cpu_per_day);
-        match self.said.cpu_per_day {
-            Some(_) => ("cpu-per-day", value),
-            None => ("cpu-per-day", format!("{value} (default)")),
-        }
+        let Shown { said, in_force } = self;
+        fact("cpu-per-day", &said.cpu_per_day, &in_force.cpu_per_day)
     }
 }
 
-fn any<T: Display>(value: &T) -> &dyn Display {
-    value
+fn fact<T: Display>(
+    name: &'static str,
+    said: &Option<T>,
+    in_force: &Option<T>,
+) -> (&'static str, String) {
+    let value = match in_force {
+        Some(value) => value.to_string(),
+        None => "no limit".to_owned(),
+    };
+    match said {
+        Some(_) => (name, value),
+        None => (name, format!("{value} (default)")),
+    }
 }

@@ -2,7 +2,7 @@
 //! all of them do: nobody should learn that afterwards.
 use super::CliError;
 use super::machine::Machine;
-use crate::model::{Backend, BackendId, Domain, Method, Placement};
+use crate::model::{Backend, BackendId, Domain, Method, NewBackend, Placement};
 use crate::registry::{SiteFilter, View};
 use routing::{Backends, Candidate};
 use std::io::{BufRead, IsTerminal, Write};
@@ -68,6 +68,12 @@ pub(super) fn ask(
         "y" | "Y" | "yes" => Ok(()),
         _ => Err(CliError::Other("nothing was changed".to_owned())),
     }
+}
+
+/// Adds one to the list of backends, as the registry would: as the last, with the next number.
+pub(super) fn add(list: &mut Vec<Backend>, new: NewBackend) {
+    let last = list.last().map_or(0, |last| last.id.get());
+    list.extend(BackendId::new(last.saturating_add(1)).map(|id| new.with_id(id)));
 }
 
 fn is_gentle(placement: &Placement) -> bool {

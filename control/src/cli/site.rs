@@ -1,4 +1,5 @@
 //! `list-sites`, `show-site`, `set-site`, `remove-site`; `add-site` is in `add_site.rs`.
+use super::backend::backend_of;
 use super::domain::site_of;
 use super::limits::{self, Limited};
 use super::machine::{Concerns, Machine};
@@ -170,10 +171,7 @@ pub(super) fn typed_path(text: &str) -> Result<AbsolutePath, crate::model::Inval
 
 /// The id of a backend that a site is to be pinned to.
 pub(super) fn pin(view: &(impl View + ?Sized), name: &BackendName) -> Result<BackendId, CliError> {
-    Ok(view
-        .backend(name)?
-        .ok_or_else(|| CliError::missing("backend", name))?
-        .id)
+    Ok(backend_of(view, name)?.id)
 }
 
 pub(super) fn list(

@@ -67,6 +67,12 @@ struct Shown<'a> {
     cpu_used_today_s: f64,
 }
 
+/// The user of this name.
+pub(super) fn user_of(view: &(impl View + ?Sized), name: &UserName) -> Result<User, CliError> {
+    view.user(name)?
+        .ok_or_else(|| CliError::missing("user", name))
+}
+
 pub(super) fn add(machine: &Machine, arguments: Add, out: &mut dyn Write) -> Result<(), CliError> {
     let uid = arguments.uid.map(Uid::new).transpose()?;
     let range = machine.settings.uid_range;
@@ -102,9 +108,7 @@ pub(super) fn show(
 ) -> Result<(), CliError> {
     let mut registry = machine.registry()?;
     let view = registry.view()?;
-    let user = view
-        .user(&arguments.name)?
-        .ok_or_else(|| CliError::missing("user", &arguments.name))?;
+    let user = user_of(&*view, &arguments.name)?;
     let sites = sites_of(&*view, &user.name)?;
     let limits = limits::Shown::new(
         &view.user_limits(&user.name)?,
@@ -140,9 +144,7 @@ pub(super) fn set(machine: &Machine, arguments: Set, out: &mut dyn Write) -> Res
     } = arguments;
     machine.edit(Concerns::Registry, |edit| {
         if limits.is_any() || cpu_per_day.is_some() {
-            let user = edit
-                .user(&name)?
-                .ok_or_else(|| CliError::missing("user", &name))?;
+            let user = user_of(edit, &name)?;
             let mut limits = limits.apply(edit.user_limits(&user.name)?);
             tuning::set(&mut limits.cpu_per_day, cpu_per_day);
             edit.set_user_limits(&user.name, &limits)?;

@@ -100,6 +100,13 @@ pub struct SiteNow {
     pub waiting: usize,
 }
 
+/// Asks which sites do not simply sleep, and what they do. None: the driver has ended.
+pub async fn sites_now(driver: &mpsc::Sender<Message>) -> Option<Vec<SiteNow>> {
+    let (answer, asked) = oneshot::channel();
+    driver.send(Message::Asked(answer)).await.ok()?;
+    asked.await.ok()
+}
+
 /// One site.
 #[derive(Debug)]
 struct Entry {

@@ -5,7 +5,7 @@
 use std::fs;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
+use std::os::unix::fs::{PermissionsExt, chown};
 use std::path::{Path, PathBuf};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -61,7 +61,7 @@ impl Held {
             chown(&own, None, group)?;
         }
         listen(&listener, BACKLOG)?;
-        let identity = identity(&own)?;
+        let identity = queue::file_at(&own)?;
         Ok(Held {
             listener,
             own,
@@ -79,7 +79,7 @@ impl Held {
             .strip_prefix('.')?;
         Generation::parse(generation)?;
         let bound = queue::file_of(listener.as_fd()).ok()?;
-        let has = |path: &Path| identity(path).is_ok_and(|found| found == bound);
+        let has = |path: &Path| queue::file_at(path).is_ok_and(|found| found == bound);
         let name = match (has(public), has(&own)) {
             (true, _) => Name::Public,
             (false, true) => Name::Own,
@@ -181,7 +181,7 @@ impl Held {
     }
 
     fn has_name(&self) -> bool {
-        identity(&self.public).is_ok_and(|found| found == self.identity)
+        queue::file_at(&self.public).is_ok_and(|found| found == self.identity)
     }
 }
 
@@ -201,11 +201,6 @@ fn bound_name(listener: &OwnedFd) -> Option<PathBuf> {
         Ok(path) => Some(PathBuf::from(path)),
         Err(_) => None,
     }
-}
-
-fn identity(path: &Path) -> io::Result<(u64, u64)> {
-    // The kernel tells 32 bits of a socket's inode: see `queue::file_of`.
-    fs::symlink_metadata(path).map(|found| (found.dev(), found.ino() & u64::from(u32::MAX)))
 }
 
 /// Removes a file that need not be there.

@@ -26,6 +26,22 @@ use crate::vassal::{self, Defaults, VassalError};
 /// The registry, shared by the tasks that read it.
 pub type SharedRegistry = Arc<Mutex<Box<dyn Registry>>>;
 
+/// Does something with the registry beside the event loop; what is wrong with it is told in words.
+pub async fn with_registry<T: Send + 'static>(
+    registry: &SharedRegistry,
+    work: impl FnOnce(&mut dyn Registry) -> Result<T, RegistryError> + Send + 'static,
+) -> Result<T, String> {
+    let registry = registry.clone();
+    let work = move || {
+        let mut registry = registry.lock().unwrap_or_else(PoisonError::into_inner);
+        work(&mut **registry)
+    };
+    match tokio::task::spawn_blocking(work).await {
+        Ok(done) => done.map_err(|problem| problem.to_string()),
+        Err(problem) => Err(problem.to_string()),
+    }
+}
+
 /// What is the same for all sites of this machine.
 #[derive(Debug)]
 pub struct Place {

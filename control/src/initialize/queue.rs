@@ -5,6 +5,7 @@
 use std::io;
 use std::os::fd::{BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 use rustix::fs::{fstat, makedev};
@@ -69,6 +70,11 @@ pub fn file_of(listener: BorrowedFd<'_>) -> io::Result<(u64, u64)> {
         Some((makedev(device >> 20, device & 0xf_ffff), inode.into()))
     });
     file.ok_or_else(unknown)
+}
+
+/// As [`file_of`], of the file that has this name now.
+pub fn file_at(path: &Path) -> io::Result<(u64, u64)> {
+    std::fs::symlink_metadata(path).map(|found| (found.dev(), found.ino() & u64::from(u32::MAX)))
 }
 
 /// How many connections to a socket that was bound to `name` have been accepted and not closed since.

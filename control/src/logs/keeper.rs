@@ -9,12 +9,12 @@ use std::path::{Path, PathBuf};
 use std::sync::PoisonError;
 use std::time::Duration;
 
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::mpsc;
 use tokio::time::{MissedTickBehavior, interval};
 
 use super::Kind;
 use super::rotate::{Bound, rotate};
-use crate::initialize::driver::Message;
+use crate::initialize::driver::{Message, sites_now};
 use crate::initialize::prepare::SharedRegistry;
 use crate::model::SiteId;
 use crate::paths::Paths;
@@ -39,16 +39,10 @@ pub async fn keep(
     let mut directories: HashMap<SiteId, Option<PathBuf>> = HashMap::new();
     for count in (0..ALL).cycle() {
         ticks.tick().await;
-        let (answer, asked) = oneshot::channel();
-        if driver.send(Message::Asked(answer)).await.is_err() {
+        let Some(sites) = sites_now(&driver).await else {
             return;
-        }
-        let awake: Vec<SiteId> = asked
-            .await
-            .unwrap_or_default()
-            .into_iter()
-            .map(|site| site.site)
-            .collect();
+        };
+        let awake: Vec<SiteId> = sites.into_iter().map(|site| site.site).collect();
         let (paths, registry) = (paths.clone(), registry.clone());
         let look = move || {
             directories.retain(|site, _| awake.contains(site));

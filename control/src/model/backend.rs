@@ -97,6 +97,27 @@ pub struct NewBackend {
     pub state: State,
 }
 
+impl NewBackend {
+    /// The backend that it becomes under this id.
+    pub fn with_id(self, id: BackendId) -> Backend {
+        let Self {
+            name,
+            address,
+            key,
+            weight,
+            state,
+        } = self;
+        Backend {
+            id,
+            name,
+            address,
+            key,
+            weight,
+            state,
+        }
+    }
+}
+
 /// A backend as the registry holds it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Backend {

@@ -1,5 +1,5 @@
 //! Sizes in bytes as nginx writes them: `4096`, `64k`, `10m`, `1g`.
-use super::Invalid;
+use super::{Invalid, written_type};
 use std::fmt;
 
 const WHAT: &str = "a size";
@@ -56,25 +56,7 @@ impl fmt::Display for Bytes {
     }
 }
 
-impl std::str::FromStr for Bytes {
-    type Err = Invalid;
-    fn from_str(text: &str) -> Result<Self, Invalid> {
-        Self::parse(text)
-    }
-}
-
-impl serde::Serialize for Bytes {
-    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_str(self)
-    }
-}
-
-impl<'de> serde::Deserialize<'de> for Bytes {
-    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let text = <String as serde::Deserialize>::deserialize(deserializer)?;
-        Self::parse(&text).map_err(serde::de::Error::custom)
-    }
-}
+written_type!(Bytes);
 
 #[cfg(test)]
 mod tests {

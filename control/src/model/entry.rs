@@ -1,5 +1,5 @@
 //! Where a site's application is found: `MODULE:CALLABLE` or `path/to/file.py:callable`.
-use super::Invalid;
+use super::{Invalid, written_type};
 use std::fmt;
 
 const WHAT: &str = "an entry point";
@@ -104,18 +104,7 @@ impl fmt::Display for EntryPoint {
     }
 }
 
-impl std::str::FromStr for EntryPoint {
-    type Err = Invalid;
-    fn from_str(text: &str) -> Result<Self, Invalid> {
-        Self::parse(text)
-    }
-}
-
-impl serde::Serialize for EntryPoint {
-    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_str(self)
-    }
-}
+written_type!(EntryPoint);
 
 #[cfg(test)]
 mod tests {

@@ -1,5 +1,5 @@
 //! When a site that nobody visits is put to sleep.
-use super::{Invalid, Span};
+use super::{Invalid, Span, written_type};
 use std::fmt;
 
 /// After how long without a request a site is put to sleep.
@@ -44,25 +44,7 @@ impl fmt::Display for Idle {
     }
 }
 
-impl std::str::FromStr for Idle {
-    type Err = Invalid;
-    fn from_str(text: &str) -> Result<Self, Invalid> {
-        Self::parse(text)
-    }
-}
-
-impl serde::Serialize for Idle {
-    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_str(self)
-    }
-}
-
-impl<'de> serde::Deserialize<'de> for Idle {
-    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let text = <String as serde::Deserialize>::deserialize(deserializer)?;
-        Self::parse(&text).map_err(serde::de::Error::custom)
-    }
-}
+written_type!(Idle);
 
 #[cfg(test)]
 mod tests {

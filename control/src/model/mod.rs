@@ -63,7 +63,31 @@ impl Invalid {
     }
 }
 
-/// Implements what every validated text has: `Display`, `AsRef<str>`, `TryFrom<String>` for serde.
+/// Implements what every value has that is written as text, with `parse` and `Display`: `FromStr`, and both ways of serde.
+macro_rules! written_type {
+    ($type:ident) => {
+        impl std::str::FromStr for $type {
+            type Err = $crate::model::Invalid;
+            fn from_str(text: &str) -> Result<Self, Self::Err> {
+                Self::parse(text)
+            }
+        }
+        impl serde::Serialize for $type {
+            fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+                serializer.collect_str(self)
+            }
+        }
+        impl<'de> serde::Deserialize<'de> for $type {
+            fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+                let text = <String as serde::Deserialize>::deserialize(deserializer)?;
+                Self::parse(&text).map_err(serde::de::Error::custom)
+            }
+        }
+    };
+}
+pub(crate) use written_type;
+
+/// Implements what every validated text has: as [`written_type`], `Display` and `AsRef<str>`.
 macro_rules! text_type {
     ($type:ident) => {
         impl std::fmt::Display for $type {
@@ -76,23 +100,7 @@ macro_rules! text_type {
                 self.as_str()
             }
         }
-        impl std::str::FromStr for $type {
-            type Err = $crate::model::Invalid;
-            fn from_str(text: &str) -> Result<Self, Self::Err> {
-                Self::parse(text)
-            }
-        }
-        impl serde::Serialize for $type {
-            fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-                serializer.serialize_str(self.as_str())
-            }
-        }
-        impl<'de> serde::Deserialize<'de> for $type {
-            fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-                let text = <String as serde::Deserialize>::deserialize(deserializer)?;
-                Self::parse(&text).map_err(serde::de::Error::custom)
-            }
-        }
+        $crate::model::written_type!($type);
     };
 }
 pub(crate) use text_type;

@@ -3,6 +3,7 @@ use super::{
     Application, BackendId, Domain, Idle, Invalid, SiteId, SiteSettings, UserName, text_type,
 };
 use std::path::Path;
+use table::SiteRecord;
 
 /// An absolute path in UTF-8 without control characters and without `.` and `..`, at most 1024 bytes.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -100,6 +101,19 @@ pub struct Site {
     pub pin: Option<BackendId>,
     /// How its processes work.
     pub settings: SiteSettings,
+}
+
+impl Site {
+    /// What the table says under each of its names.
+    pub fn record(&self) -> SiteRecord {
+        SiteRecord {
+            id: self.id,
+            primary: self.domain.clone(),
+            pin: self.pin,
+            enabled: self.enabled,
+            protocol: self.application.protocol(),
+        }
+    }
 }
 
 #[cfg(test)]

@@ -1,5 +1,5 @@
 //! Lengths of time as nginx writes them: `300ms`, `75s`, `10m`, `1h`, `2d`.
-use super::Invalid;
+use super::{Invalid, written_type};
 use std::fmt;
 use std::time::Duration;
 
@@ -82,25 +82,7 @@ impl fmt::Display for Span {
     }
 }
 
-impl std::str::FromStr for Span {
-    type Err = Invalid;
-    fn from_str(text: &str) -> Result<Self, Invalid> {
-        Self::parse(text)
-    }
-}
-
-impl serde::Serialize for Span {
-    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_str(self)
-    }
-}
-
-impl<'de> serde::Deserialize<'de> for Span {
-    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let text = <String as serde::Deserialize>::deserialize(deserializer)?;
-        Self::parse(&text).map_err(serde::de::Error::custom)
-    }
-}
+written_type!(Span);
 
 #[cfg(test)]
 mod tests {

@@ -18,7 +18,7 @@ use tokio::task::JoinHandle;
 use tokio::time::MissedTickBehavior;
 
 use crate::follow::Follower;
-use crate::initialize::prepare::SharedRegistry;
+use crate::initialize::prepare::{SharedRegistry, with_registry};
 use crate::model::{Backend, BackendId, State};
 use crate::settings::{Probe, Settings};
 use ask::Found;
@@ -72,16 +72,9 @@ impl Prober {
         let mut revision = self.follower.revision();
         revision.mark_changed();
         while revision.changed().await.is_ok() {
-            let registry = self.registry.clone();
-            let read = move || {
-                let mut registry = registry.lock().unwrap_or_else(PoisonError::into_inner);
-                registry.view()?.backends()
-            };
-            match tokio::task::spawn_blocking(read).await {
-                Ok(Ok(backends)) => self.set(backends),
-                Ok(Err(problem)) => {
-                    tracing::error!(%problem, "cannot look which backends there are; those known are probed");
-                }
+            let read = with_registry(&self.registry, |registry| registry.view()?.backends());
+            match read.await {
+                Ok(backends) => self.set(backends),
                 Err(problem) => {
                     tracing::error!(%problem, "cannot look which backends there are; those known are probed");
                 }

@@ -2,10 +2,12 @@
 //! of the program knows of it; [`sqlite`] keeps it in one file.
 //!
 //! A [`View`] reads one consistent state; an [`Edit`] is one transaction, which is nothing until it is committed.
+pub(crate) mod hosts;
 pub mod lasting;
 mod limits;
 pub mod sqlite;
 
+pub use hosts::{Hosts, hosts, sites};
 pub use limits::{CpuUsed, LimitsEdit, LimitsView};
 
 use crate::model::*;

@@ -45,11 +45,7 @@ impl Session<'_> {
             .filter(|other| Some(other.id) != id)
         {
             if other.name == *name {
-                return Err(RegistryError::Exists {
-                    what: "backend",
-                    name: name.to_string(),
-                    owner: String::new(),
-                });
+                return Err(exists("backend", name));
             }
             if other.address.to_string() == address {
                 return Err(RegistryError::Refused(format!(
@@ -120,6 +116,14 @@ impl Session<'_> {
     }
 }
 
+fn exists(what: &'static str, name: impl std::fmt::Display) -> RegistryError {
+    RegistryError::Exists {
+        what,
+        name: name.to_string(),
+        owner: String::new(),
+    }
+}
+
 fn missing(what: &'static str, name: impl std::fmt::Display) -> RegistryError {
     RegistryError::Missing {
         what,
@@ -130,11 +134,7 @@ fn missing(what: &'static str, name: impl std::fmt::Display) -> RegistryError {
 impl Edit for Session<'_> {
     fn add_user(&mut self, name: &UserName, uid: Option<Uid>, range: UidRange) -> Result<User> {
         if self.user(name)?.is_some() {
-            return Err(RegistryError::Exists {
-                what: "user",
-                name: name.to_string(),
-                owner: String::new(),
-            });
+            return Err(exists("user", name));
         }
         let uid = match uid {
             None => self.free_uid(range)?,
@@ -170,11 +170,7 @@ impl Edit for Session<'_> {
     fn rename_user(&mut self, name: &UserName, new: &UserName) -> Result<()> {
         self.user_must_exist(name)?;
         if self.user(new)?.is_some() {
-            return Err(RegistryError::Exists {
-                what: "user",
-                name: new.to_string(),
-                owner: String::new(),
-            });
+            return Err(exists("user", new));
         }
         self.execute(
             "UPDATE users SET name = ?2 WHERE name = ?1",
@@ -220,21 +216,8 @@ impl Edit for Session<'_> {
                 new.state.to_string()
             ],
         )?;
-        let NewBackend {
-            name,
-            address,
-            key,
-            weight,
-            state,
-        } = new.clone();
-        Ok(Backend {
-            id: rows::backend_id(self.transaction.last_insert_rowid())?,
-            name,
-            address,
-            key,
-            weight,
-            state,
-        })
+        let id = rows::backend_id(self.transaction.last_insert_rowid())?;
+        Ok(new.clone().with_id(id))
     }
 
     fn set_backend(&mut self, backend: &Backend) -> Result<()> {
