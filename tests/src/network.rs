@@ -3,6 +3,8 @@
 //! Nothing of it has a name on the machine: the namespaces live as long as the test holds them open or something runs in them,
 //! and the kernel takes devices, addresses and rules away with them, however the test ends.
 
+use std::env;
+use std::ffi::OsStr;
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Write};
 use std::net::Ipv4Addr;
@@ -10,6 +12,31 @@ use std::os::fd::{AsFd, AsRawFd};
 use std::process::{Command, Stdio};
 
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
+
+/// Runs this program once more, with these arguments, in a network of its own, whose kernel forwards packets: the machine's is left
+/// alone. Says whether it did; in there it does not.
+///
+/// # Errors
+/// The kernel does not allow it, or the program has failed in there.
+pub fn again_in_its_own(
+    arguments: impl IntoIterator<Item = impl AsRef<OsStr>>,
+) -> io::Result<bool> {
+    const INSIDE: &str = "PAAS_TEST_OWN_NETWORK";
+    if env::var_os(INSIDE).is_some() {
+        return Ok(false);
+    }
+    let script = "ip link set lo up && sysctl -qw net.ipv4.ip_forward=1 && exec \"$@\"";
+    let status = Command::new("unshare")
+        .args(["--net", "sh", "-c", script, "sh"])
+        .arg(env::current_exe()?)
+        .args(arguments)
+        .env(INSIDE, "1")
+        .status()?;
+    match status.success() {
+        true => Ok(true),
+        false => Err(io::Error::other(format!("in its own network: {status}"))),
+    }
+}
 
 /// A network namespace.
 #[derive(Debug)]
@@ -61,7 +88,7 @@ impl Namespace {
 
     /// A command that runs there.
     #[must_use]
-    pub fn command(&self, program: impl AsRef<std::ffi::OsStr>) -> Command {
+    pub fn command(&self, program: impl AsRef<OsStr>) -> Command {
         let mut command = Command::new("nsenter");
         command
             .arg(format!("--net={}", self.path()))

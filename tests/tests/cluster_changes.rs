@@ -1,15 +1,7 @@
 //! Backends come and go in a cluster of real machines (network namespaces) while visitors visit: nobody notices.
 
 use paas_tests::traffic::Counting;
-use paas_tests::{Cluster, Root, Traffic};
-
-/// As many visits as the promise says, with `scripts/test --long`.
-fn visits(short: usize, long: usize) -> usize {
-    match std::env::var_os("PAAS_TEST_LONG") {
-        Some(_) => long,
-        None => short,
-    }
-}
+use paas_tests::{Cluster, Root, Traffic, times};
 
 #[test]
 fn backends_are_added_drained_and_removed_under_load_and_no_request_fails() {
@@ -18,7 +10,8 @@ fn backends_are_added_drained_and_removed_under_load_and_no_request_fails() {
         return;
     };
     let sites = Counting::add_many(&cluster, 8);
-    let total = visits(2_500, 50_000);
+    // As many as the promise says, with `scripts/test --long`.
+    let total = times(2_500, 50_000);
     let traffic = Traffic::of_visitors(&cluster, &sites, 8);
     traffic.more(total / 10);
     while traffic.count() < total {

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use paas_tests::process::Seen;
 use paas_tests::traffic::{Counting, Visit};
-use paas_tests::{Cluster, Root, Traffic, wait};
+use paas_tests::{Cluster, Root, Traffic, times, wait};
 
 /// What is killed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -160,9 +160,5 @@ fn whatever_is_killed_on_a_backend_costs_no_visitor_an_answer_that_may_be_asked_
 
 #[test]
 fn processes_killed_anywhere_leave_the_platform_whole() {
-    let count = match std::env::var_os("PAAS_TEST_LONG") {
-        Some(_) => 300,
-        None => 8,
-    };
-    kills(&places(count));
+    kills(&places(times(8, 300)));
 }

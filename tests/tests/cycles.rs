@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use paas_tests::platform::Options;
 use paas_tests::process::{self, Seen};
-use paas_tests::{Platform, Request, Root, wait};
+use paas_tests::{Platform, Request, Root, times, wait};
 
 /// How many sites go on at the same time.
 const SITES: usize = 8;
@@ -20,11 +20,8 @@ const MEMORY: u64 = 4 << 20;
 /// How often a site is woken and put to sleep in a test; `PAAS_TEST_CYCLES` says it otherwise.
 fn cycles() -> usize {
     let said = std::env::var("PAAS_TEST_CYCLES").ok();
-    match said.and_then(|said| said.parse().ok()) {
-        Some(count) => count,
-        None if std::env::var_os("PAAS_TEST_LONG").is_some() => 10_000,
-        None => 80,
-    }
+    said.and_then(|said| said.parse().ok())
+        .unwrap_or_else(|| times(80, 10_000))
 }
 
 /// All that there is while all sites sleep.

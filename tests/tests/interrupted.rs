@@ -8,7 +8,7 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use paas_tests::{Paasctl, Platform, Root, build, wait};
+use paas_tests::{Paasctl, Platform, Root, build, times, wait};
 
 /// What there is to know of each site, by its domain.
 type Sites = BTreeMap<String, serde_json::Value>;
@@ -52,10 +52,7 @@ fn accepts(configuration: &Path) {
 
 #[test]
 fn a_command_killed_anywhere_is_done_or_not_done_and_the_daemon_knows_which() {
-    let rounds: u32 = match std::env::var_os("PAAS_TEST_LONG") {
-        Some(_) => 400,
-        None => 40,
-    };
+    let rounds = u32::try_from(times(40, 400)).expect("few");
     let root = Root::new();
     let platform = Platform::start(&root);
     let paasctl = platform.paasctl();
@@ -125,10 +122,7 @@ fn a_command_killed_anywhere_is_done_or_not_done_and_the_daemon_knows_which() {
 
 #[test]
 fn a_render_killed_anywhere_leaves_the_old_configuration_or_the_new() {
-    let rounds: u32 = match std::env::var_os("PAAS_TEST_LONG") {
-        Some(_) => 200,
-        None => 24,
-    };
+    let rounds = u32::try_from(times(24, 200)).expect("few");
     let root = Root::new();
     let platform = Platform::start(&root);
     let paasctl = platform.paasctl();

@@ -1,13 +1,13 @@
 //! What a user and a site may have: what is set is what the processes have, at once or with the next start; who uses up the CPU
 //! time of the day is slowed, not stopped; who may connect to others reaches the world and nothing of the platform's.
 
+use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
-use std::{env, fs};
 
 use paas_tests::process::Process;
-use paas_tests::{Platform, Root, process, wait};
+use paas_tests::{Platform, Root, network, process, wait};
 use rustix::process::Signal;
 use serde_json::Value;
 
@@ -268,24 +268,6 @@ fn who_has_used_up_the_cpu_time_of_the_day_is_slowed_and_not_stopped() {
     });
 }
 
-/// Runs a test once more in a network namespace of its own, whose kernel forwards packets. `None` in there.
-fn outside(test: &str) -> Option<()> {
-    const INSIDE: &str = "PAAS_TEST_OWN_NETWORK";
-    if env::var_os(INSIDE).is_some() {
-        return None;
-    }
-    let script = "ip link set lo up && sysctl -qw net.ipv4.ip_forward=1 && exec \"$@\"";
-    let status = Command::new("unshare")
-        .args(["--net", "sh", "-c", script, "sh"])
-        .arg(env::current_exe().expect("this program"))
-        .args(["--exact", test, "--nocapture"])
-        .env(INSIDE, "1")
-        .status()
-        .expect("unshare can be run");
-    assert!(status.success(), "in its own network: {status}");
-    Some(())
-}
-
 fn sh(script: &str) {
     let status = Command::new("sh").args(["-ec", script]).status();
     let status = status.expect("sh can be run");
@@ -338,10 +320,9 @@ ThreadingHTTPServer(("0.0.0.0", 8000), Asked).serve_forever()
 
 #[test]
 fn who_may_connect_to_others_reaches_the_world_and_nothing_of_the_platform_s() {
-    if !root_only()
-        || outside("who_may_connect_to_others_reaches_the_world_and_nothing_of_the_platform_s")
-            .is_some()
-    {
+    const TEST: &str = "who_may_connect_to_others_reaches_the_world_and_nothing_of_the_platform_s";
+    let again = || network::again_in_its_own(["--exact", TEST, "--nocapture"]);
+    if !root_only() || again().expect("it succeeds there") {
         return;
     }
     let root = Root::new();

@@ -7,7 +7,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::{UnixListener, UnixStream};
 
 use activity::{Busy, Reader, Snapshot};
-use paas_tests::{Connection, Nginx, Request, Root, process, wait};
+use paas_tests::{Connection, Nginx, Request, Root, nginx, process, wait};
 use routing::Domain;
 use rustix::process::Signal;
 use table::{Change, Options, Protocol, SiteId, SiteRecord, Writer};
@@ -61,7 +61,7 @@ impl<'r> Backend<'r> {
         fs::set_permissions(root.join("app.sock"), fs::Permissions::from_mode(0o666))
             .expect("it is ours");
         let options = Options {
-            group: Some(nginx_group()),
+            group: Some(nginx::group()),
             max_readers: 64,
             ..Options::default()
         };
@@ -129,18 +129,6 @@ impl<'r> Backend<'r> {
 fn answer(mut site: UnixStream) {
     site.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
         .expect("nginx listens");
-}
-
-fn nginx_group() -> u32 {
-    let groups = fs::read_to_string("/etc/group").expect("there are groups");
-    let line = groups
-        .lines()
-        .find(|line| line.starts_with("www-data:"))
-        .expect("nginx's package made it");
-    line.split(':')
-        .nth(2)
-        .and_then(|id| id.parse().ok())
-        .expect("a number")
 }
 
 #[test]

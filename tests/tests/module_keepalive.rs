@@ -1,13 +1,12 @@
 //! `paas_keepalive`: connections to backends are used again, never wrongly, and never for too long.
 
-use std::path::Path;
 use std::sync::{Arc, Barrier};
 use std::thread;
 
 use paas_tests::stub::Answer;
 use paas_tests::tabled::SITES;
 use paas_tests::{
-    Connection, Nginx, Process, Request, Response, Root, Stub, Tabled, process, wait,
+    Certificate, Connection, Nginx, Process, Request, Response, Root, Stub, Tabled, process, wait,
 };
 use routing::State;
 use rustix::process::Signal;
@@ -341,7 +340,8 @@ fn connections(port: u16, count: usize) -> usize {
 #[test]
 fn over_tls_connections_and_sessions_are_used_again() {
     let root = Root::new();
-    let (key, certificate) = certificate(root.path());
+    let made = Certificate::new(&root, &["backend.test"]);
+    let (certificate, key) = (made.certificate.display(), made.key.display());
     let port = root.ports(3);
     let http = |keepalive: &str| {
         format!(
@@ -384,33 +384,6 @@ fn over_tls_connections_and_sessions_are_used_again() {
         "a session is used again: {bodies:?}"
     );
     nginx.assert_healthy();
-}
-
-fn certificate(directory: &Path) -> (String, String) {
-    let path = |name: &str| directory.join(name).to_string_lossy().into_owned();
-    let (key, certificate) = (path("key.pem"), path("certificate.pem"));
-    let (status, _, words) = process::run(
-        "openssl",
-        &[
-            "req",
-            "-x509",
-            "-newkey",
-            "ec",
-            "-pkeyopt",
-            "ec_paramgen_curve:prime256v1",
-            "-nodes",
-            "-days",
-            "2",
-            "-subj",
-            "/CN=backend.test",
-            "-keyout",
-            &key,
-            "-out",
-            &certificate,
-        ],
-    );
-    assert!(status.success(), "{words}");
-    (key, certificate)
 }
 
 #[test]

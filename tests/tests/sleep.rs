@@ -11,15 +11,11 @@ use std::time::{Duration, Instant};
 
 use paas_tests::apps::Recorder;
 use paas_tests::platform::Options;
-use paas_tests::{Connection, Platform, Request, Response, Root, wait};
+use paas_tests::{Connection, Platform, Request, Response, Root, times, wait};
 
 /// How often sites fall asleep under requests in a test.
 fn sleeps() -> usize {
-    if std::env::var_os("PAAS_TEST_LONG").is_some() {
-        1000
-    } else {
-        24
-    }
+    times(24, 1000)
 }
 
 /// The visitors of one site: in every round each of them comes once, somewhere between a little before the site has been idle

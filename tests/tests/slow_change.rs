@@ -11,7 +11,7 @@ use std::thread;
 
 use paas_tests::platform::Options;
 use paas_tests::stub::Answer;
-use paas_tests::{Connection, Nginx, Paasctl, Platform, Process, Request, Root, Stub, wait};
+use paas_tests::{Connection, Nginx, Paasctl, Platform, Process, Request, Root, Stub, times, wait};
 use rustix::process::Signal;
 use serde_json::Value;
 
@@ -21,10 +21,7 @@ const VISITORS: usize = 4;
 
 /// How many of the sites are visited all the time.
 fn awake() -> usize {
-    match std::env::var_os("PAAS_TEST_LONG") {
-        Some(_) => 2000,
-        None => 400,
-    }
+    times(400, 2000)
 }
 
 fn host(number: usize) -> String {

@@ -11,12 +11,11 @@ mod report;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
-use std::process::Command;
 use std::{env, fs};
 
 use anyhow::{Context as _, ensure};
 use paas_tests::platform::Options;
-use paas_tests::{Platform, Request, Root, process, wait};
+use paas_tests::{Platform, Request, Root, network, process, wait};
 use serde::{Deserialize, Serialize};
 
 use crate::machine::{Machine, go_before_others};
@@ -87,7 +86,8 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
     ensure!(arguments.pairs > 0, "nothing to measure");
     let mut all: Results = results::load("wake").unwrap_or_default();
     if !arguments.report {
-        if in_a_network_of_its_own()? {
+        let is_root = rustix::process::geteuid().is_root();
+        if is_root && network::again_in_its_own(env::args_os().skip(1))? {
             return Ok(());
         }
         if !go_before_others() {
@@ -105,9 +105,7 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
                 backend,
                 ..options.clone()
             };
-            rustix::process::geteuid()
-                .is_root()
-                .then(|| Platform::with(root, options))
+            is_root.then(|| Platform::with(root, options))
         };
         let others = Others {
             bare: beside(&bare_root, "enabled = false"),
@@ -124,24 +122,6 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
         report::write(&all)?;
     }
     Ok(())
-}
-
-/// As root, runs all of this once more in a network of its own, whose kernel forwards packets: the machine's is left alone. Says
-/// whether it did; in there it does not.
-fn in_a_network_of_its_own() -> anyhow::Result<bool> {
-    const INSIDE: &str = "PAAS_BENCH_OWN_NETWORK";
-    if !rustix::process::geteuid().is_root() || env::var_os(INSIDE).is_some() {
-        return Ok(false);
-    }
-    let script = "ip link set lo up && sysctl -qw net.ipv4.ip_forward=1 && exec \"$@\"";
-    let status = Command::new("unshare")
-        .args(["--net", "sh", "-c", script, "sh"])
-        .arg(env::current_exe()?)
-        .args(env::args_os().skip(1))
-        .env(INSIDE, "1")
-        .status()?;
-    ensure!(status.success(), "in its own network: {status}");
-    Ok(true)
 }
 
 /// Platforms with other walls; as root only.
