@@ -75,7 +75,7 @@ pub(super) fn list(machine: &Machine, format: Format, out: &mut dyn Write) -> Re
                 None => one.shown.state.clone(),
             },
             or_empty(one.health),
-            or_empty(one.sites_percent.map(|share| format!("{share:.1}%"))),
+            or_empty(one.sites_percent.map(|share| format!("{share:.1} %"))),
             or_empty(one.awake),
             or_empty(one.in_flight),
             or_empty(

@@ -265,7 +265,7 @@ fn print(words: &str, answer: &Answer, out: &mut dyn Write) -> Result<(), CliErr
     let thousandths = (moved * 1000).checked_div(*sites).unwrap_or(0);
     writeln!(
         out,
-        "{words} moves {moved} of {sites} sites ({}.{}%)",
+        "{words} moves {moved} of {sites} sites ({}.{} %)",
         thousandths / 10,
         thousandths % 10
     )?;
