@@ -134,15 +134,19 @@ impl Traffic {
         let gate = {
             let scene = Arc::clone(&scene);
             move || {
-                let mut inside = Vec::new();
+                let leave =
+                    |visitor: JoinHandle<()>| visitor.join().expect("a visitor does not panic");
+                let mut inside: Vec<JoinHandle<()>> = Vec::new();
                 while scene.goes_on() {
                     let visitor = Arc::clone(&scene);
                     inside.push(thread::spawn(move || visitor.visit()));
+                    // A thread that has ended keeps its stack until then, and a process may not have very many.
+                    inside
+                        .extract_if(.., |visitor| visitor.is_finished())
+                        .for_each(leave);
                     thread::sleep(interval);
                 }
-                for visitor in inside {
-                    visitor.join().expect("a visitor does not panic");
-                }
+                inside.into_iter().for_each(leave);
             }
         };
         Traffic {

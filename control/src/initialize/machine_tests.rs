@@ -509,8 +509,19 @@ fn when_the_emperor_dies_only_wanted_sites_come_back_by_themselves() {
         [
             Action::Forget(generation(0)),
             Action::Withdraw(generation(0)),
-            Action::Release(generation(0), None)
+            Action::Recount(generation(0))
         ]
+    );
+    // Nobody has connected before the name was taken away; or somebody has.
+    let recounted = |queued| {
+        let mut machine = running();
+        machine.step(gone(false), at(9000));
+        machine.step(gone(queued), at(9000))
+    };
+    assert_eq!(recounted(false), [Action::Release(generation(0), None)]);
+    assert_eq!(
+        recounted(true),
+        [Action::Prepare(generation(9), Socket::Of(generation(0)))]
     );
     assert!(
         running()

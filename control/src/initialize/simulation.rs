@@ -205,6 +205,19 @@ impl World {
             }
             Action::Forget(generation) => self.forget(generation),
             Action::Kill(generation) => self.end_process(generation),
+            Action::Recount(generation) => {
+                assert_ne!(self.public, Some(generation), "somebody can still come");
+                assert!(
+                    !self.processes.contains_key(&generation),
+                    "counted before a living process"
+                );
+                self.pending.push(Event::Exited {
+                    generation,
+                    queued: false,
+                    emperor: false,
+                    cause: Reason::Restarting,
+                });
+            }
             Action::Release(generation, _) => {
                 assert_ne!(
                     self.public,

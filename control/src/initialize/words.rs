@@ -251,6 +251,8 @@ pub enum Action {
     Forget(Generation),
     /// End the processes by force.
     Kill(Generation),
+    /// The processes are gone and nobody can connect any more: say once more, as [`Event::Exited`], whether connections wait.
+    Recount(Generation),
     /// Close the generation's socket for good. Who waits in its queue gets an error page (of the failure, or "try again").
     Release(Generation, Option<Failure>),
     /// Send [`Event::Passed`] after this time.

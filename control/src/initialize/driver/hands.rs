@@ -82,6 +82,14 @@ impl Driver {
                     let _ = pidfd_send_signal(process.as_ref(), Signal::KILL);
                 }
             }
+            Action::Recount(generation) => {
+                return Some(Event::Exited {
+                    generation,
+                    queued: self.held(site, generation).is_some_and(Held::is_queued),
+                    emperor: self.emperor_lives(),
+                    cause: Reason::Restarting,
+                });
+            }
             Action::Release(generation, failure) => self.release(site, generation, failure),
             Action::Remind(generation, deadline, after) => {
                 let reports = self.reports.clone();

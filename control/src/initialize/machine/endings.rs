@@ -255,10 +255,17 @@ impl Machine {
         } else if end.emperor || end.queued || !waiting.is_empty() {
             self.begin(true, Socket::Of(generation), waiting, now, actions);
         } else {
-            // Everything has gone with the Emperor: sites come back when they are asked for, not all at once.
+            // Everything has gone with the Emperor: sites come back when they are asked for, not all at once. Somebody may have
+            // connected since the queue was looked at.
             actions.push(Action::Withdraw(generation));
-            actions.push(Action::Release(generation, None));
-            self.state = State::Asleep;
+            actions.push(Action::Recount(generation));
+            self.state = State::Stopping {
+                generation,
+                told: true,
+                then: Then::Sleep,
+                waiting: Vec::new(),
+                stoppers: Vec::new(),
+            };
         }
     }
 
