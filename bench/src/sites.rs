@@ -18,12 +18,6 @@ pub fn busy(number: u32) -> String {
     name(number * (SITES / BUSY))
 }
 
-/// The same in Lua, for the load generator; `number` is a variable there.
-#[must_use]
-pub fn busy_in_lua() -> String {
-    format!("(\"site%d.example.com\"):format(number * {})", SITES / BUSY)
-}
-
 /// The host name of any site.
 #[must_use]
 pub fn name(number: u32) -> String {

@@ -1,78 +1,132 @@
-//! The load: wrk with one thread, every request to another of the busy sites.
+//! The load: a number of clients in one thread, each with one connection that it keeps, every request to another of the busy sites.
+//!
+//! Its clients outlive their turn, so that turns can be short and many: what disturbs a machine then disturbs all ways alike.
 
-use std::fs;
-use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::io::{ErrorKind, Read as _, Write as _};
+use std::net::TcpStream;
 
 use anyhow::{Context as _, ensure};
+use rustix::buffer::spare_capacity;
+use rustix::event::epoll;
 
+use super::ways::ANSWER;
 use crate::sites;
 
 /// How many connections the load generator keeps open.
 pub const CLIENTS: usize = 64;
+/// Neighbours in the order of visits are none in the table: this and the number of busy sites have no common factor.
+const STRIDE: usize = 1_777;
 
-/// wrk and its script.
+/// The requests, one for each busy site.
 #[derive(Debug)]
 pub struct Load {
-    script: PathBuf,
+    requests: Vec<Vec<u8>>,
 }
 
 impl Load {
-    /// Writes the script.
-    ///
-    /// # Errors
-    /// It cannot be written.
-    pub fn new(directory: &Path) -> anyhow::Result<Load> {
-        let script = directory.join("load.lua");
-        let text = format!(
-            r#"local requests, last = {{}}, 0
-function init()
-    for number = 0, {busy} - 1 do
-        requests[number] = wrk.format("GET", "/", {{ Host = {name} }})
-    end
-end
--- Neighbours in the order of visits are none in the table: {busy} and 1,777 have no common factor.
-function request()
-    last = (last + 1777) % {busy}
-    return requests[last]
-end
-function done(summary, latency)
-    local e = summary.errors
-    io.write(("RESULT %d %d\n"):format(summary.requests, e.connect + e.read + e.write + e.status + e.timeout))
-end
-"#,
-            busy = sites::BUSY,
-            name = sites::busy_in_lua()
-        );
-        fs::write(&script, text)?;
-        Ok(Load { script })
+    /// All of them.
+    #[must_use]
+    pub fn new() -> Load {
+        let request = |number| {
+            let host = sites::busy(number);
+            format!("GET / HTTP/1.1\r\nHost: {host}\r\n\r\n").into_bytes()
+        };
+        Load {
+            requests: (0..sites::BUSY).map(request).collect(),
+        }
     }
 
-    /// Sends requests for some seconds; answers how many were answered.
+    /// After so many requests of a client every site was visited.
+    #[must_use]
+    pub fn sites(&self) -> usize {
+        self.requests.len()
+    }
+}
+
+/// The clients of one way.
+#[derive(Debug)]
+pub struct Clients {
+    connections: Vec<TcpStream>,
+    epoll: rustix::fd::OwnedFd,
+    /// Which site was visited last.
+    last: usize,
+}
+
+impl Clients {
+    /// Connects all of them.
     ///
     /// # Errors
-    /// Not every one was answered with 200.
-    pub fn run(&self, port: u16, seconds: u32) -> anyhow::Result<u64> {
-        let output = Command::new("wrk")
-            .args(["--threads", "1", "--connections", &CLIENTS.to_string()])
-            .args(["--duration", &format!("{seconds}s"), "--script"])
-            .arg(&self.script)
-            .arg(format!("http://127.0.0.1:{port}/"))
-            .output()
-            .context("wrk cannot be run")?;
-        let text = String::from_utf8_lossy(&output.stdout);
-        let result = text
-            .lines()
-            .find_map(|line| line.strip_prefix("RESULT "))
-            .and_then(|line| line.split_once(' '))
-            .with_context(|| {
-                format!(
-                    "wrk says: {text}{}",
-                    String::from_utf8_lossy(&output.stderr)
-                )
-            })?;
-        let (requests, errors): (u64, u64) = (result.0.parse()?, result.1.parse()?);
-        ensure!(errors == 0 && requests > 0, "{errors} errors: {text}");
-        Ok(requests)
+    /// Nobody listens there.
+    pub fn connect(port: u16) -> anyhow::Result<Clients> {
+        let epoll = epoll::create(epoll::CreateFlags::CLOEXEC)?;
+        let mut connections = Vec::new();
+        for number in 0..CLIENTS {
+            let connection = TcpStream::connect(("127.0.0.1", port))?;
+            connection.set_nodelay(true)?;
+            connection.set_nonblocking(true)?;
+            let data = epoll::EventData::new_u64(number as u64);
+            epoll::add(&epoll, &connection, data, epoll::EventFlags::IN)?;
+            connections.push(connection);
+        }
+        Ok(Clients {
+            connections,
+            epoll,
+            last: 0,
+        })
+    }
+
+    /// Sends so many requests, one at a time from each client, and waits for all answers.
+    ///
+    /// # Errors
+    /// One was not answered as an upstream does.
+    pub fn run(&mut self, load: &Load, count: usize) -> anyhow::Result<()> {
+        let mut unsent = count;
+        for number in 0..CLIENTS.min(count) {
+            self.send(load, number)?;
+            unsent -= 1;
+        }
+        let mut unanswered = count;
+        let mut ready = Vec::with_capacity(CLIENTS);
+        while unanswered > 0 {
+            ready.clear();
+            epoll::wait(&self.epoll, spare_capacity(&mut ready), None)?;
+            for event in &ready {
+                let number = usize::try_from(event.data.u64())?;
+                if !self.receive(number)? {
+                    continue;
+                }
+                unanswered -= 1;
+                if unsent > 0 {
+                    self.send(load, number)?;
+                    unsent -= 1;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn send(&mut self, load: &Load, number: usize) -> anyhow::Result<()> {
+        self.last = (self.last + STRIDE) % load.requests.len();
+        let request = &load.requests[self.last];
+        let sent = (&self.connections[number]).write(request)?;
+        ensure!(sent == request.len(), "a request does not fit the socket's buffer");
+        Ok(())
+    }
+
+    /// Whether there was an answer: it is short, and nginx and HAProxy send it in one piece.
+    fn receive(&mut self, number: usize) -> anyhow::Result<bool> {
+        let mut answer = [0; 2048];
+        let length = match (&self.connections[number]).read(&mut answer) {
+            Ok(length) => length,
+            Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(false),
+            Err(error) => return Err(error).context("an answer"),
+        };
+        let answer = &answer[..length];
+        ensure!(
+            answer.starts_with(b"HTTP/1.1 200 OK\r\n") && answer.ends_with(ANSWER.as_bytes()),
+            "not the upstream's answer: {:?}",
+            String::from_utf8_lossy(answer)
+        );
+        Ok(true)
     }
 }

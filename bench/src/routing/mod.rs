@@ -1,8 +1,8 @@
 //! Promise R1: what a request costs the balancer's worker in CPU time.
 //!
-//! Every way runs at once, each in a process of its own, idle but for its turn. In each round every way gets the same load
-//! for the same time, in an order that differs from round to round; its figure is its worker's CPU time by the requests
-//! answered. Ratios are taken within a round, so that what disturbs a round disturbs both of its sides.
+//! Every way runs at once, each in a process of its own, idle but for its turn. In each round every way gets the same
+//! requests, in an order that differs from round to round; its figure is its worker's CPU time by the requests. Turns are
+//! short, and ratios are taken within a round, so that what disturbs a round disturbs both of its sides.
 
 mod load;
 mod report;
@@ -16,8 +16,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::machine::{Machine, Places, cpu_time};
 use crate::{results, sites};
-use load::{CLIENTS, Load};
-use ways::{Running, Setting, WAYS};
+use load::{CLIENTS, Clients, Load};
+use ways::{Running, Setting, WAYS, Way};
 
 /// What can be asked for.
 #[derive(Debug, clap::Args)]
@@ -29,11 +29,14 @@ pub struct Arguments {
     #[arg(long)]
     no_keepalive: bool,
     /// How often every way has its turn.
-    #[arg(long, default_value_t = 15)]
+    #[arg(long, default_value_t = 60)]
     rounds: usize,
-    /// How long a turn lasts, in seconds.
-    #[arg(long, default_value_t = 2)]
-    seconds: u32,
+    /// How many requests are counted in a turn; before them every site is visited once.
+    #[arg(long, default_value_t = 15_000)]
+    requests: usize,
+    /// Only these ways (`static`, `paas-table` ...).
+    #[arg(long, value_delimiter = ',', value_name = "WAY,...")]
+    ways: Vec<String>,
     /// Put all results there are into docs/benchmarks.md.
     #[arg(long)]
     write: bool,
@@ -54,8 +57,8 @@ pub struct Comparison {
     pub keepalive: Option<usize>,
     /// How many connections the load generator keeps.
     pub clients: usize,
-    /// How long a turn lasts, in seconds.
-    pub seconds: u32,
+    /// How many requests are counted in a turn.
+    pub requests: usize,
     /// What it ran on.
     pub machine: Machine,
     /// The versions of the programs.
@@ -73,7 +76,7 @@ pub type Results = BTreeMap<String, Comparison>;
 /// One could not be made.
 pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
     ensure!(
-        arguments.rounds > 0 && arguments.seconds > 0,
+        arguments.rounds > 0 && arguments.requests > 0,
         "nothing to measure"
     );
     let mut all: Results = results::load("routing").unwrap_or_default();
@@ -129,17 +132,21 @@ fn compare(
         sites::SITES
     );
     sites::fill(&setting.table, group(), servers, setting.port)?;
-    let load = Load::new(root.path())?;
+    let load = Load::new();
     let _upstreams = ways::upstreams(&root, &setting)?;
     let mut running = Vec::new();
-    for way in WAYS {
+    let wanted = |way: &Way| {
+        arguments.ways.is_empty() || arguments.ways.iter().any(|key| key == way.key())
+    };
+    for way in WAYS.into_iter().filter(wanted) {
         let way = ways::start(&root, way, &setting)?;
         places.keep(way.worker)?;
-        running.push(way);
+        let clients = Clients::connect(way.port)?;
+        running.push((way, clients));
     }
-    // The first turns do not count: they open connections and fill caches.
-    for way in &running {
-        turn(way, &load, arguments.seconds)?;
+    // The first turns do not count: they open connections.
+    for (way, clients) in &mut running {
+        turn(way, clients, &load, 2 * arguments.requests)?;
     }
     let mut microseconds: BTreeMap<String, Vec<f64>> = BTreeMap::new();
     for round in 0..arguments.rounds {
@@ -149,8 +156,8 @@ fn compare(
             arguments.rounds
         );
         for at in order(running.len(), round) {
-            let way = &running[at];
-            let figure = turn(way, &load, arguments.seconds)?;
+            let (way, clients) = &mut running[at];
+            let figure = turn(way, clients, &load, arguments.requests)?;
             microseconds
                 .entry(way.way.key().to_owned())
                 .or_default()
@@ -158,33 +165,44 @@ fn compare(
         }
     }
     eprintln!();
-    for way in running
-        .iter()
-        .filter(|running| arguments.profile.iter().any(|key| key == running.way.key()))
+    for (way, clients) in running
+        .iter_mut()
+        .filter(|(way, _)| arguments.profile.iter().any(|key| key == way.way.key()))
     {
-        profile(way, &load, arguments.seconds)?;
+        profile(way, clients, &load, 20 * arguments.requests)?;
     }
     Ok(Comparison {
         servers,
         keepalive: setting.keepalive,
         clients: CLIENTS,
-        seconds: arguments.seconds,
+        requests: arguments.requests,
         machine,
         versions: versions(),
         microseconds,
     })
 }
 
-/// One way's turn: microseconds of its worker's CPU for each request.
-fn turn(way: &Running, load: &Load, seconds: u32) -> anyhow::Result<f64> {
+/// One way's turn: microseconds of its worker's CPU for each request. The caches are another's at first.
+fn turn(
+    way: &Running,
+    clients: &mut Clients,
+    load: &Load,
+    requests: usize,
+) -> anyhow::Result<f64> {
+    clients.run(load, load.sites())?;
     let before = cpu_time(way.worker)?;
-    let requests = load.run(way.port, seconds)?;
+    clients.run(load, requests)?;
     let used = cpu_time(way.worker)? - before;
     Ok(used as f64 / 1000.0 / requests as f64)
 }
 
 /// One more turn, watched by `perf`, which leaves what it saw beside the results.
-fn profile(way: &Running, load: &Load, seconds: u32) -> anyhow::Result<()> {
+fn profile(
+    way: &Running,
+    clients: &mut Clients,
+    load: &Load,
+    requests: usize,
+) -> anyhow::Result<()> {
     let file = results::file(&format!("profile-{}", way.way.key())).with_extension("perf");
     let mut perf = std::process::Command::new("perf")
         .args([
@@ -199,7 +217,7 @@ fn profile(way: &Running, load: &Load, seconds: u32) -> anyhow::Result<()> {
         .arg(&file)
         .spawn()
         .context("perf cannot be run")?;
-    load.run(way.port, seconds)?;
+    clients.run(load, requests)?;
     process::send(perf.id(), rustix::process::Signal::INT);
     perf.wait()?;
     let (_, report, _) = process::run(

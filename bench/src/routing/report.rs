@@ -55,10 +55,10 @@ pub fn table(comparison: &Comparison) -> String {
     ]);
     for way in WAYS {
         let figures = comparison.figures(way);
-        if figures.is_empty() {
+        let ratios = comparison.ratios(way, Way::Static);
+        if ratios.is_empty() {
             continue;
         }
-        let ratios = comparison.ratios(way, Way::Static);
         let (low, high) = interval(&ratios);
         table.row([
             way.words().to_owned(),
@@ -68,10 +68,10 @@ pub fn table(comparison: &Comparison) -> String {
         ]);
     }
     let mut text = format!(
-        "**{}**; {} rounds of {} s, {} clients\n\n{}\n",
+        "**{}**; {} rounds of {} requests, {} clients\n\n{}\n",
         comparison.heading(),
         comparison.rounds(),
-        comparison.seconds,
+        comparison.requests,
         comparison.clients,
         table.markdown()
     );
@@ -98,6 +98,9 @@ fn promise(comparison: &Comparison) -> String {
     ]);
     for (rival, bound) in PROMISED {
         let ratios = comparison.ratios(Way::Table, rival);
+        if ratios.is_empty() {
+            continue;
+        }
         let (low, high) = interval(&ratios);
         let verdict = if high <= bound {
             "held"

@@ -96,6 +96,8 @@ impl Way {
     }
 }
 
+/// What the upstreams answer.
+pub const ANSWER: &str = "hello world\n";
 /// What a location needs to use a connection again.
 const REUSE: &str = "proxy_http_version 1.1; proxy_set_header Connection '';";
 
@@ -143,7 +145,7 @@ pub fn upstreams(root: &Root, setting: &Setting) -> anyhow::Result<Nginx> {
     // So that Nginx::run sees that it listens.
     let _ = writeln!(
         http,
-        "listen 127.0.0.1:{}; location / {{ return 200 'hello world\\n'; }}\n}}",
+        "listen 127.0.0.1:{}; location / {{ return 200 '{ANSWER}'; }}\n}}",
         setting.port
     );
     // The limit of open files is for each process: with many upstreams, many connections are kept.
@@ -185,7 +187,7 @@ impl Running {
         for number in [0, 1, sites::BUSY - 1] {
             let answer = Request::get(sites::busy(number), "/").try_send(self.port)?;
             ensure!(
-                answer.status == 200 && answer.body == b"hello world\n",
+                answer.status == 200 && answer.body == ANSWER.as_bytes(),
                 "{:?} answers {answer:?}",
                 self.way
             );
@@ -316,7 +318,7 @@ fn configuration(
         Some(target) => {
             format!("proxy_pass http://{target}; {reuse} proxy_set_header Host $http_host;")
         }
-        None => "return 200 'hello world\\n';".to_owned(),
+        None => format!("return 200 '{ANSWER}';"),
     };
     // Lua files are sought from nginx's prefix.
     let http = http.replace(
