@@ -109,7 +109,10 @@ impl Clients {
         self.last = (self.last + STRIDE) % load.requests.len();
         let request = &load.requests[self.last];
         let sent = (&self.connections[number]).write(request)?;
-        ensure!(sent == request.len(), "a request does not fit the socket's buffer");
+        ensure!(
+            sent == request.len(),
+            "a request does not fit the socket's buffer"
+        );
         Ok(())
     }
 

@@ -135,9 +135,8 @@ fn compare(
     let load = Load::new();
     let _upstreams = ways::upstreams(&root, &setting)?;
     let mut running = Vec::new();
-    let wanted = |way: &Way| {
-        arguments.ways.is_empty() || arguments.ways.iter().any(|key| key == way.key())
-    };
+    let wanted =
+        |way: &Way| arguments.ways.is_empty() || arguments.ways.iter().any(|key| key == way.key());
     for way in WAYS.into_iter().filter(wanted) {
         let way = ways::start(&root, way, &setting)?;
         places.keep(way.worker)?;
@@ -183,12 +182,7 @@ fn compare(
 }
 
 /// One way's turn: microseconds of its worker's CPU for each request. The caches are another's at first.
-fn turn(
-    way: &Running,
-    clients: &mut Clients,
-    load: &Load,
-    requests: usize,
-) -> anyhow::Result<f64> {
+fn turn(way: &Running, clients: &mut Clients, load: &Load, requests: usize) -> anyhow::Result<f64> {
     clients.run(load, load.sites())?;
     let before = cpu_time(way.worker)?;
     clients.run(load, requests)?;

@@ -84,7 +84,7 @@ impl Way {
             Way::Static => "static `proxy_pass`",
             Way::Control => "static again (control)",
             Way::Consistent => "stock `hash $host consistent`",
-            Way::Servers => "`paas_hash $host`, server lines",
+            Way::Servers => "`paas_hash $host`, lines, `paas_keepalive`",
             Way::Table => "`paas_hash`, table, `paas_keepalive`",
             Way::Unwatched => "the same, `paas_eject off`",
             Way::Monitored => "watched and counted (`paas_monitor`)",
@@ -253,10 +253,17 @@ fn configuration(
         .map(|number| format!("server {};\n", sites::upstream(number, setting.port)))
         .collect();
     let (keepalive, reuse) = match setting.keepalive {
-        Some(most) if matches!(way, Way::Table | Way::Unwatched | Way::Monitored) => (
-            format!("paas_keepalive {most} requests=1000000 timeout=600s;"),
-            REUSE,
-        ),
+        Some(most)
+            if matches!(
+                way,
+                Way::Servers | Way::Table | Way::Unwatched | Way::Monitored
+            ) =>
+        {
+            (
+                format!("paas_keepalive {most} requests=1000000 timeout=600s;"),
+                REUSE,
+            )
+        }
         Some(most) => (
             format!("keepalive {most}; keepalive_requests 1000000000; keepalive_timeout 600s;"),
             REUSE,
