@@ -48,7 +48,7 @@ pub fn table(bytes: &[u8]) {
     if let Some(retired) = codec::retire_header(bytes) {
         assert_eq!(codec::retire_header(&retired).as_ref(), Some(&retired));
     }
-    if let Ok(site) = codec::decode_site(bytes) {
+    if let Ok(site) = codec::decode_site(bytes, None) {
         let mut again = Vec::new();
         codec::encode_site(&site, &mut again);
         assert_eq!(again, bytes);

@@ -1,12 +1,22 @@
 //! Promise R2: what looking a host up costs among a million sites, when few of them are busy and when all are.
 
 use std::hint::black_box;
+use std::path::Path;
 
-use criterion::{Criterion, Throughput, criterion_group, criterion_main};
+use criterion::measurement::WallTime;
+use criterion::{BenchmarkGroup, Criterion, Throughput, criterion_group, criterion_main};
+use heed::types::Bytes;
+use heed::{Database, EnvFlags, EnvOpenOptions};
 use routing::Domain;
 use table::{Change, Options, Protocol, Reader, SiteId, SiteRecord, Writer};
 
 const SITES: u64 = 1_000_000;
+/// Whose hosts are visited, and how many they are.
+const VISITED: [(&str, u64); 2] = [
+    ("10,000 busy hosts of 1,000,000", 10_000),
+    // As many as are visited twice only after everything between has displaced them from any cache.
+    ("all 1,000,000 hosts", 250_000),
+];
 
 fn domain(number: u64) -> Domain {
     Domain::parse(&format!("site{number}.example.com")).unwrap()
@@ -38,11 +48,7 @@ fn looking_up(criterion: &mut Criterion) {
     let reader = Reader::new(directory.path());
     let mut group = criterion.benchmark_group("lookup");
     group.throughput(Throughput::Elements(1));
-    for (which, hosts) in [
-        ("10,000 busy hosts of 1,000,000", 10_000),
-        // As many as are visited twice only after everything between has displaced them from any cache.
-        ("all 1,000,000 hosts", 250_000),
-    ] {
+    for (which, hosts) in VISITED {
         let hosts: Vec<Domain> = scattered(hosts).map(domain).collect();
         let mut visited = hosts.iter().cycle();
         group.bench_function(which, |bencher| {
@@ -64,7 +70,44 @@ fn looking_up(criterion: &mut Criterion) {
             reader.read(|view| view.site(host)).unwrap().unwrap()
         });
     });
+    drop(reader);
+    alone(&mut group, directory.path());
     group.finish();
+}
+
+/// The rival: what LMDB takes for the same, found and not looked at.
+fn alone(group: &mut BenchmarkGroup<'_, WallTime>, table: &Path) {
+    let mut options = EnvOpenOptions::new().read_txn_without_tls();
+    options.max_dbs(3);
+    // SAFETY: nobody else has it open, and nobody changes it.
+    let env = unsafe {
+        options.flags(EnvFlags::READ_ONLY);
+        options.open(table.join("current")).unwrap()
+    };
+    let txn = env.read_txn().unwrap();
+    let hosts: Database<Bytes, Bytes> = env.open_database(&txn, Some("hosts")).unwrap().unwrap();
+    txn.commit().unwrap();
+    for (which, visited) in VISITED {
+        let visited: Vec<Domain> = scattered(visited).map(domain).collect();
+        let mut next = visited.iter().cycle();
+        group.bench_function(format!("LMDB alone, {which}"), |bencher| {
+            bencher.iter(|| {
+                let host = black_box(next.next().unwrap());
+                let txn = env.read_txn().unwrap();
+                assert!(hosts.get(&txn, host.as_bytes()).unwrap().is_some());
+            });
+        });
+        let txn = env.read_txn().unwrap();
+        group.bench_function(
+            format!("LMDB alone, in one transaction, {which}"),
+            |bencher| {
+                bencher.iter(|| {
+                    let host = black_box(next.next().unwrap());
+                    assert!(hosts.get(&txn, host.as_bytes()).unwrap().is_some());
+                });
+            },
+        );
+    }
 }
 
 criterion_group!(benches, looking_up);

@@ -205,11 +205,12 @@ pub fn encode_site(site: &SiteRecord, bytes: &mut Vec<u8>) {
     bytes.extend(site.primary.as_bytes());
 }
 
-/// The record of a host.
+/// The record of a host. `host` is the name it was found by, if that is known: most often the primary domain, which then need
+/// not be checked once more.
 ///
 /// # Errors
 /// The bytes are none.
-pub fn decode_site(bytes: &[u8]) -> Result<SiteRecord, DecodeError> {
+pub fn decode_site(bytes: &[u8], host: Option<&Domain>) -> Result<SiteRecord, DecodeError> {
     let mut bytes = Bytes(bytes);
     bytes.format()?;
     let flags = bytes.u8()?;
@@ -218,7 +219,11 @@ pub fn decode_site(bytes: &[u8]) -> Result<SiteRecord, DecodeError> {
     }
     let id = SiteId::new(bytes.u64()?).ok_or(DecodeError::Field("site"))?;
     let pin = BackendId::new(bytes.u32()?);
-    let primary = Domain::from_normalised(bytes.rest()).ok_or(DecodeError::Field("domain"))?;
+    let primary = bytes.rest();
+    let primary = match host {
+        Some(host) if host.as_bytes() == primary => host.clone(),
+        _ => Domain::from_normalised(primary).ok_or(DecodeError::Field("domain"))?,
+    };
     Ok(SiteRecord {
         id,
         primary,
@@ -351,9 +356,10 @@ mod tests {
             };
             let mut bytes = Vec::new();
             encode_site(&site, &mut bytes);
-            assert_eq!(decode_site(&bytes), Ok(site));
+            assert_eq!(decode_site(&bytes, None), Ok(site.clone()));
+            assert_eq!(decode_site(&bytes, Some(&site.primary)), Ok(site));
             bytes[1] |= 4;
-            assert_eq!(decode_site(&bytes), Err(DecodeError::Field("flag")));
+            assert_eq!(decode_site(&bytes, None), Err(DecodeError::Field("flag")));
         }
     }
 }

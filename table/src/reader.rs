@@ -80,9 +80,9 @@ impl Reader {
 
     /// The state the table is in now, at a fraction of the cost of [`read`](Reader::read): what a view with this
     /// stamp gave is what a new one would give. None: the table must be read to know.
-    pub fn stamp(&self) -> Option<Stamp> {
-        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        let State::Open(open) = &mut *state else {
+    pub fn stamp(&mut self) -> Option<Stamp> {
+        let state = self.state.get_mut().unwrap_or_else(PoisonError::into_inner);
+        let State::Open(open) = state else {
             return None;
         };
         if open.is_in_force(&self.layout, now()) {

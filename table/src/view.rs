@@ -56,7 +56,7 @@ impl View {
             .get(&self.txn, host.as_bytes())
             .map_err(|error| self.failed(error))?;
         found
-            .map(codec::decode_site)
+            .map(|bytes| codec::decode_site(bytes, Some(host)))
             .transpose()
             .map_err(|error| self.corrupt(format!("the record of host {host}"), error))
     }
@@ -100,7 +100,8 @@ impl View {
             let record = || format!("the record of host {}", key.escape_ascii());
             let host = Domain::from_normalised(key)
                 .ok_or_else(|| self.corrupt(record(), DecodeError::Field("name")))?;
-            let site = codec::decode_site(bytes).map_err(|error| self.corrupt(record(), error))?;
+            let site =
+                codec::decode_site(bytes, None).map_err(|error| self.corrupt(record(), error))?;
             Ok((host, site))
         }))
     }
