@@ -169,6 +169,21 @@ impl Connection {
         })
     }
 
+    /// Whether the other side has neither closed it nor sent what nobody asked for, as far as is known here: what a client
+    /// asks before it uses a connection again.
+    #[must_use]
+    pub fn is_silent(&self) -> bool {
+        let stream = self.stream.get_ref();
+        let peek = || {
+            stream.set_nonblocking(true)?;
+            let peeked = stream.peek(&mut [0]);
+            stream.set_nonblocking(false)?;
+            peeked
+        };
+        let nothing = peek().is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock);
+        nothing && self.stream.buffer().is_empty()
+    }
+
     /// Sends a request and reads its answer.
     ///
     /// # Errors

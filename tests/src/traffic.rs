@@ -273,7 +273,8 @@ impl Balancer {
 
     /// Over a connection that is kept, if there is one and it shall be.
     fn exchange(&self, request: &Request, keeps: bool) -> (bool, Result<Response, String>) {
-        let kept = if keeps { self.kept().pop() } else { None };
+        let usable = || std::iter::from_fn(|| self.kept().pop()).find(Connection::is_silent);
+        let kept = if keeps { usable() } else { None };
         let was_kept = kept.is_some();
         let exchange = || {
             let mut connection = match kept {
