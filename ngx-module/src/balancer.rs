@@ -1,9 +1,11 @@
 //! `paas_hash`: which backend a request goes to, and which one after it failed.
 
-use std::sync::Arc;
+use std::ptr::NonNull;
+use std::rc::Rc;
 
 use routing::health::Action;
-use table::{BackendId, SiteRecord};
+use routing::idle::PeerId;
+use table::BackendId;
 
 use crate::context::Context;
 use crate::directives::{HttpConf, Method, ServerConf};
@@ -11,7 +13,7 @@ use crate::ffi::conf::{Conf, Refusal};
 use crate::ffi::keepalive::Keepalive;
 use crate::ffi::log::Level;
 use crate::ffi::milliseconds;
-use crate::ffi::peer::Peer;
+use crate::ffi::peer::Address;
 use crate::ffi::request::{Expression, Request};
 #[cfg(any(ngx_feature = "ssl", ngx_feature = "http_ssl"))]
 use crate::ffi::tls::Sessions;
@@ -19,7 +21,7 @@ use crate::ffi::upstream::Upstream;
 use crate::health::{Place as Entry, Watch};
 use crate::monitor::{self, Sent};
 use crate::site;
-use crate::worker::{self, Backend, Chosen};
+use crate::worker::{Backend, Chosen, Site, Table};
 
 mod peers;
 mod servers;
@@ -142,6 +144,23 @@ pub(crate) enum Failure {
     Answered,
 }
 
+/// Who was chosen.
+pub(crate) enum Named {
+    /// A `server` line.
+    Server(Rc<str>),
+    /// A backend of the table.
+    Backend(Rc<Backend>),
+}
+
+impl Named {
+    pub(crate) fn name(&self) -> &str {
+        match self {
+            Self::Server(name) => name,
+            Self::Backend(backend) => &backend.name,
+        }
+    }
+}
+
 /// What else is known of an attempt.
 #[derive(Clone, Copy)]
 pub(crate) struct Attempt {
@@ -175,6 +194,8 @@ pub(crate) struct Selection<'r> {
     hash: &'r Hash,
     context: &'r Context,
     among: Among<'r>,
+    /// Among which idle connections the one in use belongs.
+    peer: Option<PeerId>,
 }
 
 enum Among<'r> {
@@ -186,44 +207,52 @@ enum Among<'r> {
         current: Option<Place>,
     },
     Backends {
-        site: Option<&'r SiteRecord>,
+        table: &'r Table,
+        site: Option<&'r Site>,
         watch: Option<&'r Watch>,
-        tried: Vec<BackendId>,
+        /// What was given before, for nginx goes on reading the addresses; and whether it may be given again.
+        earlier: Vec<(Rc<Backend>, bool)>,
         current: Option<Chosen>,
+        /// What has become of the current one, if nginx is done with it.
+        outcome: Option<Outcome>,
         sent: Option<Sent>,
     },
 }
 
 impl<'r> Selection<'r> {
-    /// The selection for a request that is about to be sent. None: out of memory, or the key has no value.
-    pub(crate) fn new(request: Request<'r>, part: &'r ServerConf) -> Option<Self> {
+    /// The selection for a request that is about to be sent, kept until the request ends. None: out of memory, or the key has
+    /// no value.
+    pub(crate) fn keep(request: Request<'r>, part: &'r ServerConf) -> Option<NonNull<Self>> {
         let hash = part.hash.as_ref()?;
         let context = request.main().context_or_new()?;
         let among = match hash.over.as_ref()? {
-            Over::Servers(servers) => {
-                let key = request.evaluate(hash.key.as_ref()?)?;
-                Among::Servers {
-                    servers,
-                    method: hash.method,
-                    key,
-                    tried: Vec::new(),
-                    current: None,
-                }
-            }
-            Over::Table => Among::Backends {
-                site: site::of(request),
-                watch: request.main().http_conf()?.watch.as_ref(),
+            Over::Servers(servers) => Among::Servers {
+                servers,
+                method: hash.method,
+                key: request.evaluate(hash.key.as_ref()?)?,
                 tried: Vec::new(),
                 current: None,
-                sent: None,
             },
+            Over::Table => {
+                let http = request.main().http_conf()?;
+                Among::Backends {
+                    table: http.table.as_ref()?,
+                    site: site::of(request),
+                    watch: http.watch.as_ref(),
+                    earlier: Vec::new(),
+                    current: None,
+                    outcome: None,
+                    sent: None,
+                }
+            }
         };
-        Some(Self {
+        request.pool()?.keep(|| Self {
             request,
             part,
             hash,
             context,
             among,
+            peer: None,
         })
     }
 
@@ -236,6 +265,15 @@ impl<'r> Selection<'r> {
         self.part.keepalive.as_deref()
     }
 
+    /// Remembers among which idle connections the one that is made or taken now belongs.
+    pub(crate) fn keeps_as(&mut self, peer: Option<PeerId>) {
+        self.peer = peer;
+    }
+
+    pub(crate) fn kept_as(&self) -> Option<PeerId> {
+        self.peer
+    }
+
     #[cfg(any(ngx_feature = "ssl", ngx_feature = "http_ssl"))]
     pub(crate) fn sessions(&self) -> &'r Sessions {
         &self.hash.sessions
@@ -245,7 +283,7 @@ impl<'r> Selection<'r> {
     pub(crate) fn tries(&self) -> usize {
         let tries = match &self.among {
             Among::Servers { servers, .. } => servers.tries(),
-            Among::Backends { watch, .. } => worker::begin(self.keepalive(), *watch),
+            Among::Backends { table, watch, .. } => table.begin(self.keepalive(), *watch),
         };
         tries.clamp(1, MOST_TRIES)
     }
@@ -256,22 +294,22 @@ impl<'r> Selection<'r> {
         match &self.among {
             Among::Servers { .. } => false,
             Among::Backends {
+                table,
                 site,
-                tried,
+                earlier,
                 current,
                 ..
             } => {
-                let current = current.iter().map(|chosen| chosen.backend.id);
-                let tried: Vec<_> = tried.iter().copied().chain(current).collect();
-                site.is_some_and(|site| worker::has_other(site, &tried))
+                let current = current.as_ref().map(|chosen| chosen.backend.id);
+                let is_tried = |id| Some(id) == current || is_out(earlier, id);
+                site.is_some_and(|site| table.has_other(site, is_tried))
             }
         }
     }
 
-    /// Where to send the request now. None: nowhere is left.
-    pub(crate) fn next(&mut self) -> Option<Peer<'r>> {
-        let pool = self.request.pool()?;
-        let (peer, name) = match &mut self.among {
+    /// Where to send the request now. None: nowhere is left. What was given stays where it is as long as the selection lives.
+    pub(crate) fn next(&mut self) -> Option<&Address> {
+        let (address, chosen) = match &mut self.among {
             Among::Servers {
                 servers,
                 method,
@@ -282,25 +320,31 @@ impl<'r> Selection<'r> {
                 let place = servers.choose(key, *method, tried, milliseconds())?;
                 *current = Some(place);
                 let (address, name) = servers.address(place)?;
-                (address.give(pool)?, name)
+                (address, Named::Server(name))
             }
             Among::Backends {
+                table,
                 site,
                 watch,
-                tried,
+                earlier,
                 current,
+                outcome,
                 sent,
             } => {
-                let chosen = worker::choose((*site)?, tried, *watch)?;
+                if let Some(last) = current.take() {
+                    let is_final = outcome.take().is_some_and(Outcome::is_final);
+                    earlier.push((last.backend, is_final));
+                }
+                let chosen = table.choose((*site)?, |id| is_out(earlier, id), *watch)?;
                 *sent = chosen
                     .place
                     .and_then(|place| monitor::begin(place.index, place.id));
                 let backend = &current.insert(chosen).backend;
-                (backend.address.give(pool)?, Arc::clone(&backend.name))
+                (&backend.address, Named::Backend(Rc::clone(backend)))
             }
         };
-        *self.context.backend.borrow_mut() = Some(name);
-        Some(peer)
+        *self.context.backend.borrow_mut() = Some(chosen);
+        Some(address)
     }
 
     /// nginx is done with what `next` gave last.
@@ -324,30 +368,37 @@ impl<'r> Selection<'r> {
                 }
             }
             Among::Backends {
+                table,
                 site,
                 watch,
-                tried,
-                current,
+                current: Some(chosen),
+                outcome: known @ None,
                 sent,
+                ..
             } => {
-                let Some(chosen) = current.take() else { return };
+                *known = Some(outcome);
                 if let Some(mut sent) = sent.take() {
                     sent.failed = outcome.is_blamed() || attempt.is_backend_s_fault;
                     sent.time = attempt.time;
                 }
                 if let (Outcome::Elsewhere, Some(site)) = (outcome, site) {
-                    worker::is_elsewhere(site, chosen.backend.id);
+                    table.is_elsewhere(site, chosen.backend.id);
                 }
                 if let Some(watch) = watch {
                     let action = tell(watch, chosen.place, outcome, attempt);
                     follow(action, self.request, &chosen.backend, self.part);
                 }
-                if outcome.is_final() {
-                    tried.push(chosen.backend.id);
-                }
             }
+            Among::Backends { .. } => (),
         }
     }
+}
+
+/// Whether a backend was given before and may not be given again.
+fn is_out(earlier: &[(Rc<Backend>, bool)], id: BackendId) -> bool {
+    earlier
+        .iter()
+        .any(|(backend, is_final)| *is_final && backend.id == id)
 }
 
 impl Drop for Selection<'_> {

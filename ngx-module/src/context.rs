@@ -1,9 +1,9 @@
 //! What the module remembers of one request: it lives as long as the request, whatever redirects happen.
 
 use std::cell::{Cell, OnceCell, RefCell};
-use std::sync::Arc;
 
 use crate::activity::InFlight;
+use crate::balancer::Named;
 use crate::fallback::Stage;
 use crate::ffi::elsewhere::Detour;
 use crate::site::Lookup;
@@ -15,12 +15,30 @@ pub(crate) struct Context {
     pub(crate) lookup: OnceCell<Lookup>,
     /// `paas_role` has refused the request: what follows is its error page. Main request only.
     pub(crate) is_refused: Cell<bool>,
-    /// The name of the backend chosen last. Main request only.
-    pub(crate) backend: RefCell<Option<Arc<str>>>,
+    /// The backend chosen last. Main request only.
+    pub(crate) backend: RefCell<Option<Named>>,
     /// Counted as one of its site's requests until this is dropped. Main request only.
     pub(crate) in_flight: OnceCell<InFlight>,
     /// Sees the answers of the backends that this very request is sent to.
     pub(crate) detour: Detour,
+    trouble: OnceCell<Box<Trouble>>,
+}
+
+impl Context {
+    /// What few requests have.
+    pub(crate) fn trouble(&self) -> &Trouble {
+        self.trouble.get_or_init(Box::default)
+    }
+
+    /// The same, if this one has it.
+    pub(crate) fn known_trouble(&self) -> Option<&Trouble> {
+        self.trouble.get().map(|trouble| &**trouble)
+    }
+}
+
+/// What is remembered of a request that is not answered at once.
+#[derive(Default)]
+pub(crate) struct Trouble {
     /// How far `paas_fallback` is.
     pub(crate) stage: RefCell<Stage>,
     /// How often it has asked.

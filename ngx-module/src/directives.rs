@@ -2,7 +2,6 @@
 //! the line it stands on, and never when a request comes.
 
 use std::ffi::CStr;
-use std::path::PathBuf;
 use std::rc::Rc;
 
 use arguments::{Pattern, Refusal, Role};
@@ -11,7 +10,6 @@ use ngx::ffi::{
     NGX_HTTP_LOC_CONF, NGX_HTTP_MAIN_CONF, NGX_HTTP_SRV_CONF, NGX_HTTP_UPS_CONF,
 };
 pub(crate) use routing::Method;
-use table::SiteRecord;
 
 use crate::activity::Counters;
 use crate::balancer::Hash;
@@ -25,12 +23,13 @@ use crate::health::Watch;
 use crate::heartbeat::Health;
 use crate::monitor::Monitor;
 use crate::status::Status;
+use crate::worker::{Site, Table};
 
 /// The configuration of the http block.
 #[derive(Default)]
 pub(crate) struct HttpConf {
-    /// The table's directory.
-    pub(crate) table: Option<PathBuf>,
+    /// The table of sites and backends.
+    pub(crate) table: Option<Table>,
     /// Where the requests of sites are counted; within it none, if nginx only tests the configuration.
     pub(crate) activity: Option<Option<Counters>>,
     /// Whether some upstream block takes its backends from the table.
@@ -44,6 +43,8 @@ pub(crate) struct HttpConf {
     needs_monitor: Option<String>,
     /// What is known of the backends, if failures eject them.
     pub(crate) watch: Option<Watch>,
+    /// Whether `paas_fallback` is somewhere.
+    pub(crate) has_fallback: bool,
     /// Who needs a table, in words for a message, if somebody does.
     needs_table: Option<String>,
 }
@@ -78,8 +79,8 @@ impl ServerConf {
     }
 
     /// The path of a site's socket.
-    pub(crate) fn socket_of<'s>(&'s self, site: &'s SiteRecord) -> arguments::Path<'s> {
-        arguments::Path::new(self.socket.as_deref(), site.id.get(), site.primary.as_str())
+    pub(crate) fn socket_of<'s>(&'s self, site: &'s Site) -> arguments::Path<'s> {
+        arguments::Path::new(self.socket.as_deref(), site.id.get(), site.primary_str())
     }
 }
 
@@ -142,7 +143,7 @@ impl Directive for PaasTable {
     fn read(conf: Conf<'_>, http: &mut HttpConf) -> Result<(), Refusal> {
         unset(&http.table)?;
         let directory = arguments::directory(conf.arguments().next().unwrap_or_default())?;
-        http.table = Some(directory);
+        http.table = Some(Table::new(directory));
         Ok(())
     }
 }
@@ -351,6 +352,7 @@ impl Directive for PaasFallback {
             max_parked: said.max_parked,
         };
         location.fallback = Some(Rc::new(settings));
+        let _ = conf.with_http(|http| http.has_fallback = true);
         Ok(())
     }
 }

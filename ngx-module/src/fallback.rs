@@ -4,6 +4,7 @@
 //! when the site listens, so that the location's own `uwsgi_pass` replays the request. It decides nothing
 //! about sites itself, except where nobody answers.
 
+use std::cell::Ref;
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
@@ -114,12 +115,12 @@ impl Handler for Fallback {
         if visit.may_pass() {
             return Outcome::Declined;
         }
-        let stage = context.stage.take();
+        let stage = context.trouble().stage.take();
         match stage {
             Stage::New => visit.begin(),
             // Woken for another reason, unless the subrequest ended and nobody could note its answer.
             Stage::Parked { ref subrequest, .. } if !subrequest.is_done() => {
-                context.stage.replace(stage);
+                context.trouble().stage.replace(stage);
                 Outcome::Again
             }
             Stage::Parked { .. } => visit.decide(Verdict::Unanswered {
@@ -132,7 +133,7 @@ impl Handler for Fallback {
             Stage::Answered { verdict, .. } => visit.decide(verdict),
             // Woken for another reason.
             Stage::Postponed { .. } => {
-                context.stage.replace(stage);
+                context.trouble().stage.replace(stage);
                 Outcome::Again
             }
             Stage::Due(wait) => visit.ask(wait).unwrap_or(Outcome::Failed),
@@ -152,7 +153,10 @@ struct Visit<'r> {
 impl<'r> Visit<'r> {
     /// Whether the request comes for the first time and its site seems to listen.
     fn may_pass(&self) -> bool {
-        let is_new = matches!(*self.context.stage.borrow(), Stage::New);
+        let is_new = self
+            .context
+            .known_trouble()
+            .is_none_or(|trouble| matches!(*trouble.stage.borrow(), Stage::New));
         let socket = self.settings.socket.as_ref().filter(|_| is_new);
         socket
             .and_then(|socket| self.request.evaluate(socket))
@@ -161,14 +165,14 @@ impl<'r> Visit<'r> {
 
     fn begin(&self) -> Outcome {
         let was_sent = self.request.was_sent();
-        self.context.was_sent.set(Some(was_sent));
-        let asked = self.context.asked.get();
+        self.context.trouble().was_sent.set(Some(was_sent));
+        let asked = self.context.trouble().asked.get();
         if asked == MOST_QUESTIONS {
             return self.decide(Verdict::Unanswered {
                 word: "failed-again",
             });
         }
-        self.context.asked.set(asked + 1);
+        self.context.trouble().asked.set(asked + 1);
         if let Some(vassal) = &self.settings.vassal {
             let Some(path) = self.request.evaluate(vassal) else {
                 return Outcome::Status(500);
@@ -210,6 +214,7 @@ impl<'r> Visit<'r> {
         );
         let subrequest = self.request.ask(uri, args)?;
         self.context
+            .trouble()
             .stage
             .replace(Stage::Parked { subrequest, wait });
         Some(Outcome::Again)
@@ -219,14 +224,15 @@ impl<'r> Visit<'r> {
     fn postpone(&self, mut wait: Wait) -> Outcome {
         let unreachable = Verdict::Unanswered { word: UNREACHABLE };
         // Whatever the answer would be, this is a real 502.
-        let is_lost = self.context.was_sent.get() == Some(true) && !self.request.is_idempotent();
+        let is_lost =
+            self.context.trouble().was_sent.get() == Some(true) && !self.request.is_idempotent();
         let Some(pause) = wait.patience.pause().filter(|_| !is_lost) else {
             return self.decide(unreachable);
         };
         let Some(again) = Timer::start(self.request, pause, due) else {
             return self.decide(unreachable);
         };
-        self.context.stage.replace(Stage::Postponed {
+        self.context.trouble().stage.replace(Stage::Postponed {
             _again: again,
             wait,
         });
@@ -235,8 +241,8 @@ impl<'r> Visit<'r> {
 
     /// Ends the visit: the request goes on or is refused.
     fn decide(&self, verdict: Verdict) -> Outcome {
-        self.context.stage.replace(Stage::Decided);
-        let was_sent = self.context.was_sent.get().unwrap_or(false);
+        self.context.trouble().stage.replace(Stage::Decided);
+        let was_sent = self.context.trouble().was_sent.get().unwrap_or(false);
         let (status, retry_after, word, id) = match verdict {
             Verdict::Ready => return Outcome::Declined,
             Verdict::Refuse {
@@ -269,12 +275,12 @@ impl<'r> Visit<'r> {
             id: Some(id.unwrap_or_else(reason::new_id)),
         };
         self.log(status, &reason);
-        *self.context.reason.borrow_mut() = Some(reason);
+        *self.context.trouble().reason.borrow_mut() = Some(reason);
         Outcome::Status(status)
     }
 
     fn log(&self, status: u16, reason: &Reason) {
-        let site = site::of(self.request).map_or("-", |site| site.primary.as_str());
+        let site = site::of(self.request).map_or("-", |site| site.primary_str());
         let id = reason.id.as_deref().unwrap_or("-");
         let word = &reason.word;
         // Another backend answers: nothing failed.
@@ -332,7 +338,7 @@ pub(crate) fn answered(parent: Request<'_>, answer: Request<'_>, end: End) {
     let Some(context) = parent.context() else {
         return;
     };
-    let mut stage = context.stage.borrow_mut();
+    let mut stage = context.trouble().stage.borrow_mut();
     // What was noted before counts, but for the end of the time.
     *stage = match std::mem::take(&mut *stage) {
         Stage::Parked { wait, .. } => Stage::Answered {
@@ -363,17 +369,17 @@ fn timed_out(request: Request<'_>) {
         verdict: Verdict::Unanswered { word: TIMEOUT },
         wait,
     };
-    match context.stage.take() {
+    match context.trouble().stage.take() {
         Stage::Parked { subrequest, wait } => {
-            context.stage.replace(timeout(wait));
+            context.trouble().stage.replace(timeout(wait));
             subrequest.abort();
         }
         Stage::Postponed { wait, .. } | Stage::Due(wait) => {
-            context.stage.replace(timeout(wait));
+            context.trouble().stage.replace(timeout(wait));
             let _ = request.go_on();
         }
         stage => {
-            context.stage.replace(stage);
+            context.trouble().stage.replace(stage);
         }
     }
 }
@@ -383,13 +389,13 @@ fn due(request: Request<'_>) {
     let Some(context) = request.context() else {
         return;
     };
-    let stage = context.stage.take();
+    let stage = context.trouble().stage.take();
     if let Stage::Postponed { wait, .. } = stage {
-        context.stage.replace(Stage::Due(wait));
+        context.trouble().stage.replace(Stage::Due(wait));
         // Without memory for that, the end of its time wakes it.
         let _ = request.go_on();
     } else {
-        context.stage.replace(stage);
+        context.trouble().stage.replace(stage);
     }
 }
 
@@ -397,7 +403,10 @@ fn due(request: Request<'_>) {
 pub(crate) fn was_sent(request: Request<'_>) -> bool {
     let mut current = Some(request);
     while let Some(request) = current {
-        if let Some(was_sent) = request.context().and_then(|context| context.was_sent.get()) {
+        if let Some(was_sent) = request
+            .context()
+            .and_then(|context| context.known_trouble()?.was_sent.get())
+        {
             return was_sent;
         }
         current = request.parent();
@@ -405,11 +414,11 @@ pub(crate) fn was_sent(request: Request<'_>) -> bool {
     request.was_sent()
 }
 
-/// The context that says why this request, or the one it belongs to, was refused.
-pub(crate) fn context_with_reason(request: Request<'_>) -> Option<&Context> {
-    let said = |context: &&Context| context.reason.borrow().is_some();
-    request
-        .context()
-        .filter(said)
-        .or_else(|| request.main().context().filter(said))
+/// Why this request, or the one it belongs to, was refused.
+pub(crate) fn reason(request: Request<'_>) -> Option<Ref<'_, Reason>> {
+    fn of(request: Request<'_>) -> Option<Ref<'_, Reason>> {
+        let trouble = request.context()?.known_trouble()?;
+        Ref::filter_map(trouble.reason.borrow(), |reason| reason.as_ref()).ok()
+    }
+    of(request).or_else(|| of(request.main()))
 }

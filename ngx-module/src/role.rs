@@ -2,7 +2,10 @@
 //! headers may not pass between sites and the platform.
 
 use arguments::Role;
-use ngx::ffi::ngx_http_phases_NGX_HTTP_PREACCESS_PHASE as PREACCESS;
+use ngx::ffi::{
+    ngx_http_phases_NGX_HTTP_POST_READ_PHASE as POST_READ,
+    ngx_http_phases_NGX_HTTP_PREACCESS_PHASE as PREACCESS,
+};
 
 use crate::activity;
 use crate::context::{Context, Reason};
@@ -70,9 +73,26 @@ impl Handler for Gate {
     }
 }
 
+/// The handler of the POST_READ phase: what comes before the look-up goes on while the memory for it is fetched.
+pub(crate) struct Foresight;
+
+impl Handler for Foresight {
+    const NAME: &'static str = "paas_table handler";
+    const PHASE: u32 = POST_READ;
+
+    fn handle(request: Request<'_>) -> Outcome {
+        if let Some(table) = request.http_conf().and_then(|http| http.table.as_ref())
+            && let Some(host) = request.host()
+        {
+            table.expect(host);
+        }
+        Outcome::Declined
+    }
+}
+
 fn refuse(context: &Context, status: u16, word: &str) -> Outcome {
     context.is_refused.set(true);
-    *context.reason.borrow_mut() = Some(Reason {
+    *context.trouble().reason.borrow_mut() = Some(Reason {
         word: word.into(),
         id: None,
     });

@@ -1,16 +1,12 @@
 //! Which site a request is for. The table is asked once for a request.
 
-use std::sync::Arc;
-
-use table::SiteRecord;
-
 use crate::ffi::request::Request;
-use crate::worker;
+use crate::worker::Site;
 
 /// What the table says of a host.
 pub(crate) enum Lookup {
     /// The site it leads to.
-    Site(Arc<SiteRecord>),
+    Site(Site),
     /// No site has it, or it is no host name at all.
     Unknown,
     /// The table cannot be read; the log says why.
@@ -25,16 +21,16 @@ pub(crate) fn lookup(request: Request<'_>) -> Option<&Lookup> {
         return Some(known);
     }
     let http = main.http_conf()?;
-    let table = http.table.as_deref()?;
+    let table = http.table.as_ref()?;
     let lookup = match main.host() {
-        Some(host) => worker::lookup(table, host, http.places_by_table),
+        Some(host) => table.lookup(host, http.places_by_table),
         None => Lookup::Unknown,
     };
     Some(context.lookup.get_or_init(|| lookup))
 }
 
 /// The request's site, if it has one.
-pub(crate) fn of(request: Request<'_>) -> Option<&SiteRecord> {
+pub(crate) fn of(request: Request<'_>) -> Option<&Site> {
     match lookup(request)? {
         Lookup::Site(site) => Some(site),
         Lookup::Unknown | Lookup::Unavailable => None,

@@ -10,7 +10,7 @@ use crate::ffi::content::{Content, Page};
 use crate::ffi::log::Level;
 use crate::ffi::milliseconds;
 use crate::ffi::request::Request;
-use crate::worker;
+use crate::worker::Table;
 
 /// The answer.
 pub(crate) struct Status;
@@ -28,11 +28,7 @@ impl Content for Status {
             Seen::default()
         });
         let now = milliseconds();
-        let records = http
-            .table
-            .as_deref()
-            .map(worker::backends)
-            .unwrap_or_default();
+        let records = http.table.as_ref().map(Table::backends).unwrap_or_default();
         let backends: Vec<_> = records
             .iter()
             .map(|record| named(record, &seen, now, &http.eject))

@@ -14,7 +14,7 @@ impl Variable for Site {
     const CONSTANT: bool = true;
 
     fn value(request: Request<'_>) -> Option<&[u8]> {
-        site::of(request).map(|site| site.primary.as_bytes())
+        site::of(request).map(|site| site.primary())
     }
 }
 
@@ -70,7 +70,7 @@ impl Variable for Backend {
 
     fn value(request: Request<'_>) -> Option<&[u8]> {
         let backend = request.main().context()?.backend.borrow();
-        copy(request, backend.as_ref()?.as_bytes())
+        copy(request, backend.as_ref()?.name().as_bytes())
     }
 }
 
@@ -106,9 +106,7 @@ impl Variable for Reason {
     const CONSTANT: bool = false;
 
     fn value(request: Request<'_>) -> Option<&[u8]> {
-        let context = fallback::context_with_reason(request)?;
-        let reason = context.reason.borrow();
-        copy(request, reason.as_ref()?.word.as_bytes())
+        copy(request, fallback::reason(request)?.word.as_bytes())
     }
 }
 
@@ -120,9 +118,7 @@ impl Variable for Id {
     const CONSTANT: bool = false;
 
     fn value(request: Request<'_>) -> Option<&[u8]> {
-        let context = fallback::context_with_reason(request)?;
-        let reason = context.reason.borrow();
-        copy(request, reason.as_ref()?.id.as_ref()?.as_bytes())
+        copy(request, fallback::reason(request)?.id.as_ref()?.as_bytes())
     }
 }
 

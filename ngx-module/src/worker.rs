@@ -1,11 +1,10 @@
 //! What this worker process knows of the table: one reader, opened at the first request (never before the
 //! fork), and the backends decoded once for every revision of them.
 
-use std::path::Path;
-use std::sync::{Mutex, MutexGuard, PoisonError, TryLockError};
+use std::cell::Cell;
+use std::path::{Path, PathBuf};
 
-use routing::Placement;
-use table::{BackendId, BackendRecord, Reader, SiteRecord, TableError, View};
+use table::{BackendId, BackendRecord, Reader, TableError, View};
 
 use crate::ffi::keepalive::Keepalive;
 use crate::ffi::log::{Level, Log, OncePerSecond};
@@ -21,119 +20,106 @@ mod memo;
 use backends::BackendList;
 pub(crate) use backends::{Backend, Chosen};
 use memo::Memo;
+pub(crate) use memo::Site;
 
-/// A worker has one thread, so nobody ever waits for this lock.
-static WORKER: Mutex<Option<Worker>> = Mutex::new(None);
+/// The table that a configuration names, and what this process knows of it.
+pub(crate) struct Table {
+    directory: PathBuf,
+    /// Whoever works with it takes it away meanwhile: after a panic it is gone, and nothing of what was known is trusted.
+    worker: Cell<Option<Box<Worker>>>,
+}
 
 struct Worker {
     reader: Reader,
     memo: Memo,
-    placement: Placement,
     backends: Option<BackendList>,
 }
 
-/// Looks a host up, and keeps the list of backends fresh if the configuration needs it.
-pub(crate) fn lookup(table: &Path, host: &[u8], with_backends: bool) -> Lookup {
-    let Some(mut worker) = lock() else {
-        return Lookup::Unavailable;
-    };
-    // A reload of a single-process nginx may name another table.
-    if worker
-        .as_ref()
-        .is_some_and(|worker| worker.reader.dir().as_os_str() != table.as_os_str())
-    {
-        *worker = None;
+impl Table {
+    /// The table in this directory. Touches no file.
+    pub(crate) fn new(directory: PathBuf) -> Self {
+        Self {
+            directory,
+            worker: Cell::new(None),
+        }
     }
-    worker
-        .get_or_insert_with(|| Worker::new(table))
-        .lookup(host, with_backends)
-        .unwrap_or_else(|error| {
+
+    /// A look-up of this host is near.
+    pub(crate) fn expect(&self, host: &[u8]) {
+        if let Some(worker) = self.worker.take() {
+            worker.memo.fetch(host);
+            self.worker.set(Some(worker));
+        }
+    }
+
+    /// Looks a host up, and keeps the list of backends fresh if the configuration needs it.
+    pub(crate) fn lookup(&self, host: &[u8], with_backends: bool) -> Lookup {
+        let found = self.with(|worker| worker.lookup(host, with_backends));
+        found.unwrap_or_else(|error| {
             static LIMIT: OncePerSecond = OncePerSecond::new();
             if LIMIT.allows() {
                 Log::of_cycle().write(Level::Critical, format_args!("paas_table: {error}"));
             }
             Lookup::Unavailable
         })
-}
-
-/// All backends of the table; none if it cannot be read.
-pub(crate) fn backends(table: &Path) -> Vec<BackendRecord> {
-    let Some(mut worker) = lock() else {
-        return Vec::new();
-    };
-    let worker = worker.get_or_insert_with(|| Worker::new(table));
-    let read = worker.reader.read(View::backends);
-    read.and_then(|backends| backends).unwrap_or_default()
-}
-
-/// A request of a site is about to be sent: takes notice of what has happened to the backends, and closes idle connections to those
-/// that get none. Returns how many backends may be given the request.
-pub(crate) fn begin(keepalive: Option<&Keepalive>, watch: Option<&Watch>) -> usize {
-    let mut worker = lock();
-    let Some(list) = worker
-        .as_mut()
-        .and_then(|worker| worker.as_mut()?.backends.as_mut())
-    else {
-        return 0;
-    };
-    if let Some(watch) = watch {
-        list.look(watch, milliseconds());
     }
-    if let Some(keepalive) = keepalive {
-        keepalive.agree_with(list.state(), || list.addresses(watch));
+
+    /// All backends of the table; none if it cannot be read.
+    pub(crate) fn backends(&self) -> Vec<BackendRecord> {
+        let read = self.with(|worker| worker.reader.read(View::backends));
+        read.and_then(|backends| backends).unwrap_or_default()
     }
-    list.tries
-}
 
-/// The backend for a site of those that were not tried yet.
-pub(crate) fn choose(
-    site: &SiteRecord,
-    tried: &[BackendId],
-    watch: Option<&Watch>,
-) -> Option<Chosen> {
-    let mut worker = lock()?;
-    let worker = worker.as_mut()?;
-    worker
-        .backends
-        .as_mut()?
-        .choose(site, &worker.placement, tried, watch, milliseconds())
-}
-
-/// Whether a site has a backend that was not tried yet, however it does.
-pub(crate) fn has_other(site: &SiteRecord, tried: &[BackendId]) -> bool {
-    let mut worker = lock();
-    worker
-        .as_mut()
-        .and_then(|worker| worker.as_mut())
-        .and_then(|worker| {
-            let list = worker.backends.as_mut()?;
-            list.find(site, &worker.placement, tried, |_| true)
-        })
-        .is_some()
-}
-
-/// A backend has said that a site does not run there, and that it does not wake it.
-pub(crate) fn is_elsewhere(site: &SiteRecord, backend: BackendId) {
-    let mut worker = lock();
-    let list = worker
-        .as_mut()
-        .and_then(|worker| worker.as_mut()?.backends.as_mut());
-    if let Some(list) = list {
-        list.is_elsewhere(site, backend);
+    /// A request of a site is about to be sent: takes notice of what has happened to the backends, and closes idle connections to
+    /// those that get none. Returns how many backends may be given the request.
+    pub(crate) fn begin(&self, keepalive: Option<&Keepalive>, watch: Option<&Watch>) -> usize {
+        let begin = |list: &mut BackendList| {
+            if let Some(watch) = watch {
+                list.look(watch, milliseconds());
+            }
+            if let Some(keepalive) = keepalive {
+                keepalive.agree_with(list.state(), || list.addresses(watch));
+            }
+            list.tries
+        };
+        self.with_backends(begin).unwrap_or(0)
     }
-}
 
-fn lock() -> Option<MutexGuard<'static, Option<Worker>>> {
-    match WORKER.try_lock() {
-        Ok(worker) => Some(worker),
-        // After a panic nothing of what was known is trusted.
-        Err(TryLockError::Poisoned(poisoned)) => {
-            WORKER.clear_poison();
-            let mut worker = PoisonError::into_inner(poisoned);
-            *worker = None;
-            Some(worker)
-        }
-        Err(TryLockError::WouldBlock) => None,
+    /// The backend for a site of those that were not tried yet.
+    pub(crate) fn choose(
+        &self,
+        site: &Site,
+        is_tried: impl Fn(BackendId) -> bool,
+        watch: Option<&Watch>,
+    ) -> Option<Chosen> {
+        self.with_backends(|list| list.choose(site, is_tried, watch, milliseconds()))?
+    }
+
+    /// Whether a site has a backend that was not tried yet, however it does.
+    pub(crate) fn has_other(&self, site: &Site, is_tried: impl Fn(BackendId) -> bool) -> bool {
+        let find = |list: &mut BackendList| list.find(site, is_tried, |_| true).is_some();
+        self.with_backends(find).unwrap_or(false)
+    }
+
+    /// A backend has said that a site does not run there, and that it does not wake it.
+    pub(crate) fn is_elsewhere(&self, site: &Site, backend: BackendId) {
+        self.with_backends(|list| list.is_elsewhere(site, backend));
+    }
+
+    fn with<R>(&self, work: impl FnOnce(&mut Worker) -> R) -> R {
+        let known = self.worker.take();
+        let mut worker = known.unwrap_or_else(|| Box::new(Worker::new(&self.directory)));
+        let result = work(&mut worker);
+        self.worker.set(Some(worker));
+        result
+    }
+
+    /// Works with the backends, if they are known: a look-up of a site has come before.
+    fn with_backends<R>(&self, work: impl FnOnce(&mut BackendList) -> R) -> Option<R> {
+        let mut worker = self.worker.take()?;
+        let result = worker.backends.as_mut().map(work);
+        self.worker.set(Some(worker));
+        result
     }
 }
 
@@ -142,48 +128,57 @@ impl Worker {
         Self {
             reader: Reader::new(table),
             memo: Memo::default(),
-            placement: Placement::default(),
             backends: None,
         }
     }
 
     fn lookup(&mut self, host: &[u8], with_backends: bool) -> Result<Lookup, TableError> {
-        // What is remembered was read together with the placement and the backends.
-        if let Some(stamp) = self.reader.stamp()
-            && let Some(site) = self.memo.get(stamp, host)
+        let Self {
+            reader,
+            memo,
+            backends,
+        } = self;
+        // What is remembered was read together with the backends.
+        if let Some(stamp) = reader.stamp()
+            && let Some(site) = memo.get(stamp, host)
         {
-            return Ok(Lookup::Site(site));
+            return Ok(Lookup::Site(known(site, backends)));
         }
         let Ok(routing::Host::Domain(domain)) = routing::host::parse(host) else {
             return Ok(Lookup::Unknown);
         };
-        let Self {
-            reader,
-            memo,
-            placement,
-            backends,
-        } = self;
         reader.read(|view| {
             monitor::has_seen(view.header().generation);
             if with_backends {
-                *placement = view.header().placement;
                 refresh(backends, view)?;
             }
-            Ok(match view.site(&domain)? {
-                Some(site) => Lookup::Site(memo.put(view.stamp(), host, site)),
-                None => Lookup::Unknown,
-            })
+            let Some(record) = view.site(&domain)? else {
+                return Ok(Lookup::Unknown);
+            };
+            let site = memo.put(view.stamp(), host, &record);
+            Ok(site.map_or(Lookup::Unavailable, |site| {
+                Lookup::Site(known(site, backends))
+            }))
         })?
     }
 }
 
+/// What is known of a site, for a request: with the backend that comes first for it.
+fn known(site: &mut Site, backends: &mut Option<BackendList>) -> Site {
+    if let Some(list) = backends {
+        list.first(site);
+    }
+    site.clone()
+}
+
 fn refresh(backends: &mut Option<BackendList>, view: &View) -> Result<(), TableError> {
-    let revision = view.header().backends_revision;
-    if backends
-        .as_ref()
-        .is_none_or(|list| list.revision != revision)
-    {
-        *backends = Some(BackendList::new(revision, view.backends()?));
+    let header = view.header();
+    match backends {
+        Some(list) if list.revision == header.backends_revision => list.place(header.placement),
+        _ => {
+            let records = view.backends()?;
+            *backends = Some(BackendList::new(header, records));
+        }
     }
     Ok(())
 }

@@ -25,6 +25,8 @@ pub struct Idle<T> {
     /// All of them by age.
     all: Chain,
     peers: Vec<Peer>,
+    /// How often the peers were numbered anew.
+    numbering: u32,
     /// Names are addresses that the operator gave: nobody chooses them so that they collide.
     by_name: HashMap<Box<[u8]>, u32, foldhash::fast::RandomState>,
 }
@@ -44,6 +46,13 @@ impl Ticket {
     pub fn index(self) -> usize {
         self.0 as usize
     }
+}
+
+/// A peer. Whoever asked for it long ago may find that it is not known any more: then nothing is kept of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PeerId {
+    number: u32,
+    numbering: u32,
 }
 
 #[derive(Debug)]
@@ -105,6 +114,7 @@ impl<T> Idle<T> {
             free: Vec::new(),
             all: Chain::default(),
             peers: Vec::new(),
+            numbering: 0,
             by_name: HashMap::default(),
         }
     }
@@ -121,13 +131,31 @@ impl<T> Idle<T> {
         self.len() == 0
     }
 
+    /// The peer with this name.
+    pub fn peer(&mut self, name: &[u8]) -> PeerId {
+        let number = match self.by_name.get(name) {
+            Some(number) => *number,
+            None => self.add(name),
+        };
+        PeerId {
+            number,
+            numbering: self.numbering,
+        }
+    }
+
+    /// Whether this peer is still known by its number.
+    #[must_use]
+    pub fn knows(&self, peer: PeerId) -> bool {
+        peer.numbering == self.numbering
+    }
+
     /// Keeps something of a peer, idle since `now`, which is never less than it was before. Returns what must go for it: at
     /// most one, or what was to be kept itself if nothing may be.
-    pub fn put(&mut self, peer: &[u8], now: u64, value: T) -> Result<(Ticket, Option<T>), T> {
-        if self.limits.per_peer == 0 {
+    pub fn put(&mut self, peer: PeerId, now: u64, value: T) -> Result<(Ticket, Option<T>), T> {
+        if self.limits.per_peer == 0 || !self.knows(peer) {
             return Err(value);
         }
-        let peer = self.peer(peer);
+        let peer = peer.number;
         let crowded = match self.peers.get(peer as usize) {
             Some(found) if found.count >= self.limits.per_peer => Some(found.chain.oldest),
             _ if self.len() >= self.limits.total => Some(self.all.oldest),
@@ -171,9 +199,11 @@ impl<T> Idle<T> {
     }
 
     /// Takes the one of this peer that was used last.
-    pub fn take(&mut self, peer: &[u8]) -> Option<T> {
-        let peer = *self.by_name.get(peer)?;
-        let newest = self.peers.get(peer as usize)?.chain.newest;
+    pub fn take(&mut self, peer: PeerId) -> Option<T> {
+        if !self.knows(peer) {
+            return None;
+        }
+        let newest = self.peers.get(peer.number as usize)?.chain.newest;
         self.remove(Ticket(newest))
     }
 
@@ -231,11 +261,7 @@ impl<T> Idle<T> {
         taken
     }
 
-    /// The number of a peer.
-    fn peer(&mut self, name: &[u8]) -> u32 {
-        if let Some(peer) = self.by_name.get(name) {
-            return *peer;
-        }
+    fn add(&mut self, name: &[u8]) -> u32 {
         // Peers that come and go must not fill the memory: those of which nothing is kept make room.
         if self.peers.len() >= 2 * self.limits.total + 64 {
             self.forget_peers_without_any();
@@ -247,6 +273,7 @@ impl<T> Idle<T> {
     }
 
     fn forget_peers_without_any(&mut self) {
+        self.numbering = self.numbering.wrapping_add(1);
         let mut kept = Vec::new();
         let mut numbers = vec![NONE; self.peers.len()];
         self.by_name.retain(|_, number| {

@@ -62,7 +62,8 @@ proptest! {
             let (now, value) = (at as u64, at as u32);
             match step {
                 Step::Put(peer) => {
-                    let put = idle.put(&[peer], now, value);
+                    let id = idle.peer(&[peer]);
+                    let put = idle.put(id, now, value);
                     if let Ok((ticket, _)) = put {
                         prop_assert!(ticket.index() < total);
                         tickets.retain(|(known, _)| *known != ticket);
@@ -70,7 +71,10 @@ proptest! {
                     }
                     prop_assert_eq!(put.map(|(_, displaced)| displaced), model.put(peer, now, value));
                 }
-                Step::Take(peer) => prop_assert_eq!(idle.take(&[peer]), model.take(peer)),
+                Step::Take(peer) => {
+                    let id = idle.peer(&[peer]);
+                    prop_assert_eq!(idle.take(id), model.take(peer));
+                }
                 Step::Remove(which) => {
                     let live: Vec<_> = tickets
                         .iter()
@@ -112,13 +116,18 @@ fn peers_that_come_and_go_do_not_fill_the_memory_and_lose_nothing() {
         total: 4,
         per_peer: 2,
     });
-    let _ = idle.put(b"stays", 0, u32::MAX);
+    let old = idle.peer(b"stays");
+    let _ = idle.put(old, 0, u32::MAX);
     for number in 0..10_000_u32 {
-        let name = number.to_be_bytes();
-        let _ = idle.put(&name, number.into(), number);
-        assert_eq!(idle.take(&name), Some(number));
+        let peer = idle.peer(&number.to_be_bytes());
+        let _ = idle.put(peer, number.into(), number);
+        assert_eq!(idle.take(peer), Some(number));
     }
     assert_eq!(idle.len(), 1);
-    assert_eq!(idle.take(b"stays"), Some(u32::MAX));
+    // It has another number by now: what it stood for may be another peer.
+    assert_eq!(idle.take(old), None);
+    assert_eq!(idle.put(old, 10_000, 7), Err(7));
+    let stays = idle.peer(b"stays");
+    assert_eq!(idle.take(stays), Some(u32::MAX));
     assert!(idle.is_empty());
 }

@@ -10,6 +10,7 @@ use rustix::process::Signal;
 
 /// What an ordinary request to this path meets if the callback of this name panics in it.
 const IN_REQUESTS: &[(&str, &str, &[u16])] = &[
+    ("paas_table handler", "/table", &[500]),
     ("paas_role handler", "/table", &[500]),
     ("header filter", "/servers", &[500]),
     ("paas_hash peer.init", "/servers", &[500]),

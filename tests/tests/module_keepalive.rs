@@ -1,7 +1,10 @@
 //! `paas_keepalive`: connections to backends are used again, never wrongly, and never for too long.
 
+use std::io::{Read as _, Write as _};
+use std::net::TcpStream;
 use std::sync::{Arc, Barrier};
 use std::thread;
+use std::time::Duration;
 
 use paas_tests::stub::Answer;
 use paas_tests::tabled::SITES;
@@ -67,8 +70,7 @@ impl Balanced {
     }
 
     fn accepted(&self) -> usize {
-        let last = |stub: &Stub| stub.received().last().map_or(0, |last| last.connections);
-        self.stubs.iter().map(last).sum()
+        self.stubs.iter().map(accepted).sum()
     }
 
     fn wait_for_open(&self, count: usize) {
@@ -76,6 +78,11 @@ impl Balanced {
             self.open() == count
         });
     }
+}
+
+/// How many connections a backend has got, as of its last request.
+fn accepted(stub: &Stub) -> usize {
+    stub.received().last().map_or(0, |last| last.connections)
 }
 
 fn keys(count: usize) -> impl Iterator<Item = String> {
@@ -160,6 +167,71 @@ fn an_idle_connection_ends_after_its_time() {
     balanced.nginx.assert_healthy();
 }
 
+/// One backend, which takes its time for what is slow, and an nginx that waits for it 300 ms or for long.
+fn waiting(root: &Root) -> (u16, Stub, Nginx) {
+    let (port, backend) = (root.port(), root.port());
+    let stub = Stub::tcp(backend, |request| {
+        match request.target.rsplit('/').next() {
+            Some("slow") => thread::sleep(Duration::from_secs(1)),
+            Some("slower") => thread::sleep(Duration::from_millis(150)),
+            _ => (),
+        }
+        Answer::ok("x")
+    });
+    let http = format!(
+        "upstream sites {{ paas_hash $host; server 127.0.0.1:{backend}; paas_keepalive 8; }}
+         proxy_http_version 1.1; proxy_set_header Connection ''; proxy_request_buffering off;
+         server {{ listen 127.0.0.1:{port};
+             location /short/ {{ proxy_pass http://sites; proxy_read_timeout 300ms; }}
+             location /long/ {{ proxy_pass http://sites; proxy_read_timeout 60s; }}
+         }}"
+    );
+    let nginx = Nginx::start(root, "balancer", &http, port);
+    (port, stub, nginx)
+}
+
+#[test]
+fn the_read_time_out_of_one_request_is_not_that_of_the_next() {
+    let root = Root::new();
+    let (port, stub, nginx) = waiting(&root);
+    let ask = |target: &str| Request::get("a.test", target).send(port).status;
+    assert_eq!(ask("/short/x"), 200);
+    assert_eq!(ask("/long/slow"), 200, "it may take longer");
+    assert_eq!(ask("/long/x"), 200);
+    assert_eq!(ask("/short/slow"), 504, "it may not take so long");
+    // Of the time of the one before only what is left is less than the next takes.
+    assert_eq!(ask("/short/x"), 200);
+    thread::sleep(Duration::from_millis(200));
+    assert_eq!(ask("/short/slower"), 200);
+    // One that is idle waits for nothing, so no time passes for it.
+    assert_eq!(ask("/short/x"), 200);
+    thread::sleep(Duration::from_secs(1));
+    let before = accepted(&stub);
+    assert_eq!(ask("/short/x"), 200);
+    assert_eq!(accepted(&stub), before, "the connection was used again");
+    nginx.assert_healthy();
+}
+
+#[test]
+fn the_read_time_out_does_not_pass_while_a_request_is_sent() {
+    let root = Root::new();
+    let (port, stub, nginx) = waiting(&root);
+    assert_eq!(Request::get("a.test", "/short/x").send(port).status, 200);
+    let mut visitor = TcpStream::connect(("127.0.0.1", port)).expect("nginx listens");
+    let head =
+        "POST /short/x HTTP/1.1\r\nHost: a.test\r\nConnection: close\r\nContent-Length: 8\r\n\r\n";
+    visitor.write_all(head.as_bytes()).expect("sent");
+    for _ in 0..8 {
+        thread::sleep(Duration::from_millis(100));
+        visitor.write_all(b"x").expect("sent");
+    }
+    let mut answer = String::new();
+    visitor.read_to_string(&mut answer).expect("an answer");
+    assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
+    assert_eq!(accepted(&stub), 1, "the connection was used again");
+    nginx.assert_healthy();
+}
+
 #[test]
 fn a_connection_serves_no_more_requests_and_grows_no_older_than_allowed() {
     let root = Root::new();
@@ -171,7 +243,7 @@ fn a_connection_serves_no_more_requests_and_grows_no_older_than_allowed() {
     drop(balanced);
     let root = Root::new();
     let balanced = Balanced::start(&root, 1, "8 time=1ms", |_| {
-        thread::sleep(std::time::Duration::from_millis(5));
+        thread::sleep(Duration::from_millis(5));
         Answer::ok("x")
     });
     for _ in 0..3 {

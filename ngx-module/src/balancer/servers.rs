@@ -1,7 +1,7 @@
 //! `paas_hash KEY` over the `server` lines of its block.
 
 use std::cell::RefCell;
-use std::sync::Arc;
+use std::rc::Rc;
 
 use routing::{Backends, Candidate, Method, Placement, SlotTable, State, Weight};
 
@@ -28,7 +28,7 @@ struct Group {
 }
 
 struct Member {
-    name: Arc<str>,
+    name: Rc<str>,
     limits: Limits,
     /// The number of its first address among all of the block.
     first: usize,
@@ -91,11 +91,11 @@ impl Servers {
     }
 
     /// The address at a place, and the name of its server.
-    pub(super) fn address(&self, place: Place) -> Option<(&Address, Arc<str>)> {
+    pub(super) fn address(&self, place: Place) -> Option<(&Address, Rc<str>)> {
         let member = self.member(place)?;
         Some((
             member.addresses.get(place.address)?,
-            Arc::clone(&member.name),
+            Rc::clone(&member.name),
         ))
     }
 

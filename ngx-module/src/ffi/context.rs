@@ -44,11 +44,10 @@ impl<'r> Request<'r> {
             return Some(context);
         }
         let slot = self.context_slot()?;
-        let owned = Owned {
+        let kept = self.pool()?.keep_as(Some(Kind::Context), || Owned {
             owner: self.as_ptr().addr(),
             context: Context::default(),
-        };
-        let kept = self.pool()?.keep_as(Some(Kind::Context), owned)?;
+        })?;
         // SAFETY: what is kept in the pool lives for 'r and is only ever borrowed shared.
         Some(self.set_context(slot, unsafe { &kept.as_ref().context }))
     }

@@ -11,14 +11,16 @@ use std::ptr::{self, NonNull};
 
 use arguments::{Keepalive as Settings, Reuse};
 use ngx::ffi::{
-    NGX_OK, NGX_PEER_FAILED, ngx_add_timer, ngx_close_connection, ngx_connection_t,
-    ngx_current_msec, ngx_cycle, ngx_del_timer, ngx_destroy_pool, ngx_event_t, ngx_exiting,
-    ngx_handle_read_event, ngx_http_upstream_t, ngx_int_t, ngx_log_t, ngx_peer_connection_t,
-    ngx_terminate, ngx_uint_t,
+    NGX_OK, NGX_PEER_FAILED, NGX_TIMER_LAZY_DELAY, ngx_add_timer, ngx_close_connection,
+    ngx_connection_t, ngx_current_msec, ngx_cycle, ngx_del_timer, ngx_destroy_pool, ngx_event_t,
+    ngx_exiting, ngx_handle_read_event, ngx_http_upstream_t, ngx_int_t, ngx_log_t,
+    ngx_peer_connection_t, ngx_terminate, ngx_uint_t,
 };
-use routing::idle::{Idle, Ticket};
+use routing::idle::{Idle, PeerId, Ticket};
 
 use super::guard::{Entry, guard};
+use super::peer::Address;
+use super::request::Request;
 
 /// The idle connections of one upstream block in this worker.
 pub(crate) struct Keepalive {
@@ -57,10 +59,6 @@ impl PeerKey {
         connection: &ngx_peer_connection_t,
         upstream: &ngx_http_upstream_t,
     ) -> Option<Self> {
-        let speaker = match is_tls(upstream) {
-            true => upstream.conf.addr(),
-            false => upstream.output.tag.addr(),
-        };
         // SAFETY: as the caller says.
         let address = unsafe {
             NonNull::new(connection.sockaddr)?;
@@ -69,6 +67,10 @@ impl PeerKey {
                 connection.socklen as usize,
             )
         };
+        Self::new(speaker(upstream), address)
+    }
+
+    fn new(speaker: usize, address: &[u8]) -> Option<Self> {
         let mut bytes = [0; Self::SPEAKER + size_of::<libc::sockaddr_storage>()];
         let length = Self::SPEAKER + address.len();
         let (head, tail) = bytes.split_at_mut_checked(Self::SPEAKER)?;
@@ -85,6 +87,22 @@ impl PeerKey {
     fn address(key: &[u8]) -> &[u8] {
         key.get(Self::SPEAKER..).unwrap_or_default()
     }
+}
+
+/// Who speaks on the connections of an upstream.
+fn speaker(upstream: &ngx_http_upstream_t) -> usize {
+    match is_tls(upstream) {
+        true => upstream.conf.addr(),
+        false => upstream.output.tag.addr(),
+    }
+}
+
+/// The peer that an address was for the block that has asked last. Both are of one configuration, and end with it.
+#[derive(Clone, Copy)]
+pub(super) struct IdleOf {
+    keepalive: *const Keepalive,
+    speaker: usize,
+    peer: PeerId,
 }
 
 #[cfg(any(ngx_feature = "ssl", ngx_feature = "http_ssl", ngx_feature = "compat"))]
@@ -114,18 +132,43 @@ impl Keepalive {
         &self.place
     }
 
-    /// Gives the request an idle connection to this peer, if there is one. `repeatable`: the request can be repeated if the
-    /// other side has closed the connection.
-    pub(super) fn reuse(
+    /// The peer at an address.
+    pub(super) fn peer(&self, address: &Address, upstream: &ngx_http_upstream_t) -> Option<PeerId> {
+        let mut idle = self.idle.try_borrow_mut().ok()?;
+        let speaker = speaker(upstream);
+        if let Some(known) = address.idle.get()
+            && ptr::eq(known.keepalive, self)
+            && known.speaker == speaker
+            && idle.knows(known.peer)
+        {
+            return Some(known.peer);
+        }
+        let peer = idle.peer(PeerKey::new(speaker, address.sockaddr())?.bytes());
+        address.idle.set(Some(IdleOf {
+            keepalive: self,
+            speaker,
+            peer,
+        }));
+        Some(peer)
+    }
+
+    /// Gives the request an idle connection to this peer, if there is one.
+    ///
+    /// # Safety
+    /// The upstream is the request's, and asks for a peer.
+    pub(super) unsafe fn reuse(
         &self,
-        peer: &PeerKey,
+        peer: PeerId,
         to: &mut ngx_peer_connection_t,
-        repeatable: bool,
+        request: Request<'_>,
+        upstream: &ngx_http_upstream_t,
     ) -> bool {
+        // Whether it can be repeated if the other side has closed the connection.
+        let repeatable = request.is_idempotent();
         if !repeatable && self.settings.reuse == Reuse::Repeatable {
             return false;
         }
-        while let Some(mut kept) = self.take(peer.bytes()) {
+        while let Some(mut kept) = self.take(peer) {
             // SAFETY: what is kept is a living connection with its two events and its pool.
             unsafe {
                 if !repeatable && !is_silent(kept.as_ref()) {
@@ -137,6 +180,12 @@ impl Keepalive {
                 connection.sent = 0;
                 connection.data = ptr::null_mut();
                 set_log(connection, to.log);
+                let read = connection.read;
+                if (*read).timer_set() != 0
+                    && !(is_sent_at_once(request, upstream) && is_as_good_as_new(&*read, upstream))
+                {
+                    ngx_del_timer(read);
+                }
             }
             to.connection = kept.as_ptr();
             to.set_cached(1);
@@ -151,7 +200,7 @@ impl Keepalive {
     /// The upstream is the one whose peer this connection is.
     pub(super) unsafe fn keep(
         &self,
-        peer: &PeerKey,
+        peer: PeerId,
         from: &mut ngx_peer_connection_t,
         upstream: &ngx_http_upstream_t,
         state: ngx_uint_t,
@@ -180,10 +229,14 @@ impl Keepalive {
             {
                 return;
             }
-            (*connection.read).set_delayed(0);
-            for event in [connection.read, connection.write] {
-                if (*event).timer_set() != 0 {
-                    ngx_del_timer(event);
+            // The timer of the read time-out stays: most often the next request would set it to nearly the same time.
+            if (*connection.write).timer_set() != 0 {
+                ngx_del_timer(connection.write);
+            }
+            if (*connection.read).delayed() != 0 {
+                (*connection.read).set_delayed(0);
+                if (*connection.read).timer_set() != 0 {
+                    ngx_del_timer(connection.read);
                 }
             }
             (*connection.read).handler = Some(readable);
@@ -191,7 +244,7 @@ impl Keepalive {
             set_log(connection, cycle_log());
         }
         connection.set_idle(1);
-        if self.put(peer.bytes(), kept) {
+        if self.put(peer, kept, from, upstream) {
             from.connection = ptr::null_mut();
         } else {
             connection.set_idle(0);
@@ -219,14 +272,28 @@ impl Keepalive {
         }
     }
 
-    fn take(&self, peer: &[u8]) -> Option<NonNull<ngx_connection_t>> {
+    fn take(&self, peer: PeerId) -> Option<NonNull<ngx_connection_t>> {
         self.idle.try_borrow_mut().ok()?.take(peer)
     }
 
     /// Whether it was kept.
-    fn put(&self, peer: &[u8], mut connection: NonNull<ngx_connection_t>) -> bool {
+    fn put(
+        &self,
+        peer: PeerId,
+        mut connection: NonNull<ngx_connection_t>,
+        from: &ngx_peer_connection_t,
+        upstream: &ngx_http_upstream_t,
+    ) -> bool {
         let Ok(mut idle) = self.idle.try_borrow_mut() else {
             return false;
+        };
+        let peer = match idle.knows(peer) {
+            true => peer,
+            // SAFETY: the upstream is the one whose peer this was, which has its address.
+            false => match unsafe { PeerKey::of(from, upstream) } {
+                Some(key) => idle.peer(key.bytes()),
+                None => return false,
+            },
         };
         // SAFETY: nginx's clock, in its one thread.
         let now = unsafe { ngx_current_msec };
@@ -359,6 +426,39 @@ unsafe fn is_silent(connection: &ngx_connection_t) -> bool {
     nothing
 }
 
+/// Whether a request is sent as soon as it has a connection, so that waiting for the answer begins at once: it has no body, and an
+/// idle connection has room for its head.
+///
+/// # Safety
+/// The upstream is the request's, and asks for a peer.
+unsafe fn is_sent_at_once(request: Request<'_>, upstream: &ngx_http_upstream_t) -> bool {
+    const ROOM: usize = 16 << 10;
+    // Its body may still be on its way.
+    if request.fields().request_body_no_buffering() != 0 {
+        return false;
+    }
+    // SAFETY: what is to be sent is complete when nginx asks for a peer: a chain of buffers.
+    unsafe {
+        upstream.request_bufs.as_ref().is_some_and(|link| {
+            let buffer = &*link.buf;
+            let length = (buffer.last as usize).saturating_sub(buffer.pos as usize);
+            link.next.is_null() && buffer.in_file() == 0 && length <= ROOM
+        })
+    }
+}
+
+/// Whether the timer that the request before has left does for this one: it is due at nearly the time that nginx would set, so
+/// that nginx lets it be, too; and what it is early is little of the whole.
+///
+/// # Safety
+/// The upstream is one that nginx has made.
+unsafe fn is_as_good_as_new(read: &ngx_event_t, upstream: &ngx_http_upstream_t) -> bool {
+    const EARLY: usize = NGX_TIMER_LAZY_DELAY as usize;
+    // SAFETY: as the caller says, so it has a configuration; the clock is nginx's, and it has one thread.
+    let (timeout, now) = unsafe { ((*upstream.conf).read_timeout, ngx_current_msec) };
+    timeout >= 30 * EARLY && now.wrapping_add(timeout).abs_diff(read.timer.key) < EARLY
+}
+
 /// # Safety
 /// The connection lives, nobody else uses it, and it is not in any [`Idle`].
 unsafe fn close(connection: *mut ngx_connection_t) {
@@ -397,6 +497,11 @@ unsafe extern "C" fn readable(event: *mut ngx_event_t) {
         // SAFETY: nginx calls this for the read event of a connection that `put` has set the data of.
         unsafe {
             let connection = (*event).data.cast::<ngx_connection_t>();
+            if (*connection).close() == 0 && (*event).timedout() != 0 {
+                // The read time-out of the request before has nothing to say here.
+                (*event).set_timedout(0);
+                return;
+            }
             if (*connection).close() == 0
                 && is_silent(&*connection)
                 && ngx_handle_read_event(event, 0) == NGX_OK as ngx_int_t

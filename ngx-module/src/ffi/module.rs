@@ -172,7 +172,7 @@ unsafe extern "C" fn create<P: Part>(cf: *mut ngx_conf_t) -> *mut c_void {
             let conf = NonNull::new(cf).map(|cf| unsafe { Conf::from_raw(cf) });
             let part = conf
                 .and_then(Conf::pool)
-                .and_then(|pool| pool.keep(P::default()));
+                .and_then(|pool| pool.keep(P::default));
             part.map_or(ptr::null_mut(), |part| part.as_ptr().cast())
         }
     )
@@ -239,10 +239,13 @@ unsafe extern "C" fn postconfiguration(cf: *mut ngx_conf_t) -> ngx_int_t {
                 conf.refuse(format_args!("{why}"));
                 return NGX_ERROR as ngx_int_t;
             }
-            if phase::register::<role::Gate>(conf)
-                .and_then(|()| phase::register::<fallback::Fallback>(conf))
-                .is_none()
-            {
+            let gate = phase::register::<role::Foresight>(conf)
+                .and_then(|()| phase::register::<role::Gate>(conf));
+            let fallback = match conf.with_http(|http| http.has_fallback) {
+                Some(true) => phase::register::<fallback::Fallback>(conf),
+                _ => Some(()),
+            };
+            if gate.and(fallback).is_none() {
                 return NGX_ERROR as ngx_int_t;
             }
             // SAFETY: filters are chained by nginx's one thread while a configuration is read.

@@ -1,5 +1,6 @@
 //! The peers of a request's upstream: nginx asks here for the address to connect to.
 
+use std::cell::Cell;
 use std::ffi::c_void;
 use std::fmt;
 use std::ptr::NonNull;
@@ -11,30 +12,63 @@ use ngx::ffi::{
 };
 
 use super::guard::{Entry, guard};
-use super::keepalive::PeerKey;
-use super::pool::Pool;
+use super::keepalive::{IdleOf, PeerKey};
 use super::request::Request;
 use super::upstream::Upstream;
 use crate::balancer::{Attempt, Failure, Outcome, Selection};
 use crate::role;
 
 /// Where a peer listens: a socket address as the kernel takes it, and how nginx prints it.
+// What every request looks at comes first.
+#[repr(C)]
 pub(crate) struct Address {
-    sockaddr: Box<[u8]>,
+    /// Where its idle connections are.
+    pub(super) idle: Cell<Option<IdleOf>>,
+    length: usize,
+    /// The name as nginx's string.
+    string: ngx_str_t,
+    sockaddr: libc::sockaddr_storage,
+    /// With a NUL behind it.
     name: Box<[u8]>,
 }
 
 impl fmt::Display for Address {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&String::from_utf8_lossy(&self.name))
+        let name = self.name.split_last().map_or(&[][..], |(_, name)| name);
+        f.write_str(&String::from_utf8_lossy(name))
     }
 }
 
 impl Address {
+    /// # Panics
+    /// The kernel has no address that is so long.
     pub(super) fn new(sockaddr: &[u8], name: &[u8]) -> Self {
+        let mut name: Box<[u8]> = [name, b"\0"].concat().into();
+        let string = ngx_str_t {
+            len: name.len() - 1,
+            data: name.as_mut_ptr(),
+        };
+        // SAFETY: for this C structure all zeroes is a value.
+        let mut storage: libc::sockaddr_storage = unsafe { std::mem::zeroed() };
+        let length = sockaddr.len();
+        assert!(
+            length <= size_of_val(&storage),
+            "an address of {length} bytes"
+        );
+        // SAFETY: it has room for so many bytes, and any bytes are a value of it.
+        unsafe {
+            std::ptr::copy_nonoverlapping(
+                sockaddr.as_ptr(),
+                (&raw mut storage).cast::<u8>(),
+                length,
+            );
+        }
         Self {
-            sockaddr: sockaddr.into(),
-            name: name.into(),
+            sockaddr: storage,
+            length,
+            name,
+            string,
+            idle: Cell::new(None),
         }
     }
 
@@ -66,14 +100,15 @@ impl Address {
 
     /// The socket address as the kernel takes it.
     pub(crate) fn sockaddr(&self) -> &[u8] {
-        &self.sockaddr
+        // SAFETY: all of its bytes are initialised, and it has at least so many.
+        unsafe { std::slice::from_raw_parts((&raw const self.sockaddr).cast(), self.length) }
     }
 
-    /// Copies the address to where it outlives this list of backends.
-    pub(crate) fn give<'p>(&self, pool: Pool<'p>) -> Option<Peer<'p>> {
-        let sockaddr = pool.copy(&self.sockaddr)?;
-        let name = pool.put(pool.string(&self.name)?)?;
-        Some(Peer { sockaddr, name })
+    /// Tells nginx to connect to it. nginx reads it until the end of the request, when it writes its log.
+    fn give(&self, to: &mut ngx_peer_connection_t) {
+        to.sockaddr = (&raw const self.sockaddr).cast_mut().cast();
+        to.socklen = self.length as _;
+        to.name = (&raw const self.string).cast_mut();
     }
 }
 
@@ -82,12 +117,6 @@ impl Address {
 unsafe fn as_bytes<T>(value: &T) -> &[u8] {
     // SAFETY: as the caller says.
     unsafe { std::slice::from_raw_parts((&raw const *value).cast(), size_of::<T>()) }
-}
-
-/// An address in the pool of a request.
-pub(crate) struct Peer<'p> {
-    sockaddr: &'p mut [u8],
-    name: &'p mut ngx_str_t,
 }
 
 /// nginx calls this for every request that it is about to send to the upstream.
@@ -119,9 +148,9 @@ fn start<'r>(
     part: &'r crate::directives::ServerConf,
     raw: NonNull<ngx_http_request_t>,
 ) -> Option<()> {
-    let selection = Selection::new(request, part)?;
-    let tries = selection.tries();
-    let data = request.pool()?.keep(selection)?;
+    let data = Selection::keep(request, part)?;
+    // SAFETY: it lives in the request's pool, and nobody else has it yet.
+    let tries = unsafe { data.as_ref() }.tries();
     // SAFETY: nginx has made the upstream of this living request before it asks for peers.
     let upstream = unsafe { raw.as_ref().upstream.as_mut()? };
     // SAFETY: it is this request's, and the selection lives in the request's pool.
@@ -159,19 +188,24 @@ unsafe extern "C" fn get(connection: *mut ngx_peer_connection_t, data: *mut c_vo
             {
                 context.detour.end(upstream);
             }
-            let Some(peer) = selection.next() else {
+            let keepalive = selection.keepalive();
+            // The selection lives, and with it all addresses that it has given, until the pool of the request is destroyed.
+            let Some(address) = selection.next() else {
                 return NGX_BUSY as ngx_int_t;
             };
-            connection.socklen = peer.sockaddr.len() as _;
-            connection.sockaddr = peer.sockaddr.as_mut_ptr().cast();
-            connection.name = peer.name;
-            if let Some(keepalive) = selection.keepalive()
-                && let Some(key) = key_of(selection.request(), connection)
-                && keepalive.reuse(&key, connection, selection.request().is_idempotent())
+            address.give(connection);
+            let (Some(keepalive), Some(upstream)) = (keepalive, upstream_of(request)) else {
+                return NGX_OK as ngx_int_t;
+            };
+            let peer = keepalive.peer(address, upstream);
+            selection.keeps_as(peer);
+            // SAFETY: it is the upstream that asks for this peer.
+            match peer
+                .is_some_and(|peer| unsafe { keepalive.reuse(peer, connection, request, upstream) })
             {
-                return NGX_DONE as ngx_int_t;
+                true => NGX_DONE as ngx_int_t,
+                false => NGX_OK as ngx_int_t,
             }
-            NGX_OK as ngx_int_t
         }
     )
 }
@@ -200,12 +234,11 @@ unsafe extern "C" fn free(
 /// Keeps the connection for another request, if it is worth it.
 fn keep(selection: &Selection<'_>, connection: &mut ngx_peer_connection_t, state: ngx_uint_t) {
     let request = selection.request();
-    if let Some(keepalive) = selection.keepalive()
-        && let Some(key) = key_of(request, connection)
+    if let Some((keepalive, peer)) = selection.keepalive().zip(selection.kept_as())
         && let Some(upstream) = upstream_of(request)
     {
         // SAFETY: nginx frees the peer of this very upstream.
-        unsafe { keepalive.keep(&key, connection, upstream, state) };
+        unsafe { keepalive.keep(peer, connection, upstream, state) };
     }
 }
 

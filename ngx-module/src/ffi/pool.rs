@@ -1,9 +1,12 @@
 //! nginx's memory pools.
 
+use std::alloc::{Layout, alloc, dealloc};
+use std::cell::Cell;
 use std::ffi::c_void;
 use std::fmt::{self, Write as _};
 use std::io;
 use std::marker::PhantomData;
+use std::mem::MaybeUninit;
 use std::ptr::{self, NonNull};
 
 use ngx::ffi::{ngx_palloc, ngx_pnalloc, ngx_pool_cleanup_add, ngx_pool_t, ngx_str_t};
@@ -89,27 +92,32 @@ impl<'p> Pool<'p> {
         })
     }
 
-    /// Puts a value into the pool and drops it when the pool is destroyed.
-    pub(crate) fn keep<T: 'p>(self, value: T) -> Option<NonNull<T>> {
+    /// Makes a value and keeps it until the pool is destroyed. It lies beside the pool: a request's pool has a few hundred bytes
+    /// left when nginx has done its part, and another block of it would cost more than this.
+    #[inline]
+    pub(crate) fn keep<T: 'p>(self, value: impl FnOnce() -> T) -> Option<NonNull<T>> {
         self.keep_as(None, value)
     }
 
     /// As [`Pool::keep`], to be found again by [`Pool::find`] under its kind.
-    pub(super) fn keep_as<T: 'p>(self, kind: Option<Kind>, value: T) -> Option<NonNull<T>> {
-        const { assert!(align_of::<Kept<T>>() <= align_of::<usize>()) };
-        // SAFETY: the pool lives; the data of a cleanup is allocated by ngx_palloc, aligned to a word.
-        let cleanup =
-            NonNull::new(unsafe { ngx_pool_cleanup_add(self.as_ptr(), size_of::<Kept<T>>()) })?;
-        // SAFETY: the cleanup and its data are new; the handler is set after the value is there.
+    #[inline]
+    pub(super) fn keep_as<T: 'p>(
+        self,
+        kind: Option<Kind>,
+        value: impl FnOnce() -> T,
+    ) -> Option<NonNull<T>> {
+        // SAFETY: the pool lives.
+        let cleanup = NonNull::new(unsafe { ngx_pool_cleanup_add(self.as_ptr(), 0) })?;
+        let place = Room::of::<Kept<T>>().take()?.cast::<Kept<T>>();
+        // SAFETY: the cleanup and the place are new; the handler is set after the value is there.
         unsafe {
-            let place = NonNull::new((*cleanup.as_ptr()).data)?.cast::<Kept<T>>();
-            place.write(Kept {
-                header: Header {
-                    kind,
-                    drop: drop_value::<T>,
-                },
-                value,
+            // Made where it stays: it is large.
+            (&raw mut (*place.as_ptr()).value).write(value());
+            (&raw mut (*place.as_ptr()).header).write(Header {
+                kind,
+                drop: drop_value::<T>,
             });
+            (*cleanup.as_ptr()).data = place.as_ptr().cast();
             (*cleanup.as_ptr()).handler = Some(drop_kept);
             NonNull::new(&raw mut (*place.as_ptr()).value)
         }
@@ -188,6 +196,102 @@ unsafe extern "C" fn drop_kept(data: *mut c_void) {
 }
 
 unsafe fn drop_value<T>(data: *mut c_void) {
-    // SAFETY: `keep_as` stored this function beside a value of this very type.
-    unsafe { ptr::drop_in_place(&raw mut (*data.cast::<Kept<T>>()).value) }
+    let room = Room::of::<Kept<T>>();
+    // SAFETY: `keep_as` stored this function beside a value of this very type, in room for it; a cleanup runs once.
+    unsafe {
+        ptr::drop_in_place(&raw mut (*data.cast::<Kept<T>>()).value);
+        room.give_back(data.cast());
+    }
+}
+
+/// Memory for one kept value. What was given back last is given out first: it is still in the caches.
+#[derive(Clone, Copy)]
+enum Room {
+    /// One of the blocks that are used again.
+    Block,
+    /// A larger one.
+    Own(Layout),
+}
+
+/// As large as what a request keeps; whole cache lines.
+#[repr(C, align(64))]
+struct Block {
+    /// Of a spare block: the next one.
+    next: *mut Block,
+    _rest: MaybeUninit<[u8; 184]>,
+}
+
+/// Spare blocks, and how many.
+#[derive(Clone, Copy)]
+struct Spare {
+    first: *mut Block,
+    count: usize,
+}
+
+thread_local! {
+    static SPARE: Cell<Spare> = const {
+        Cell::new(Spare {
+            first: ptr::null_mut(),
+            count: 0,
+        })
+    };
+}
+
+/// More blocks than this are not kept: as many as 500 requests at once need.
+const MOST_SPARE: usize = 1024;
+
+impl Room {
+    const fn of<T>() -> Self {
+        let (wanted, block) = (Layout::new::<T>(), Layout::new::<Block>());
+        match wanted.size() <= block.size() && wanted.align() <= block.align() {
+            true => Self::Block,
+            false => Self::Own(wanted),
+        }
+    }
+
+    const fn layout(self) -> Layout {
+        match self {
+            Self::Block => Layout::new::<Block>(),
+            Self::Own(layout) => layout,
+        }
+    }
+
+    /// None: out of memory.
+    #[inline]
+    fn take(self) -> Option<NonNull<u8>> {
+        if let Self::Block = self {
+            let Spare { first, count } = SPARE.get();
+            // SAFETY: a spare block is nobody's and says which is the next.
+            if let Some(block) = unsafe { first.as_ref() } {
+                SPARE.set(Spare {
+                    first: block.next,
+                    count: count - 1,
+                });
+                return NonNull::new(first.cast());
+            }
+        }
+        // SAFETY: no layout is empty: a header is part of each.
+        NonNull::new(unsafe { alloc(self.layout()) })
+    }
+
+    /// # Safety
+    /// The place was taken as this kind of room, and nobody uses it any more.
+    #[inline]
+    unsafe fn give_back(self, place: *mut u8) {
+        let Spare { first, count } = SPARE.get();
+        if let Self::Block = self
+            && count < MOST_SPARE
+        {
+            let block = place.cast::<Block>();
+            // SAFETY: as the caller says, and a block has room for a pointer.
+            unsafe { (&raw mut (*block).next).write(first) };
+            SPARE.set(Spare {
+                first: block,
+                count: count + 1,
+            });
+        } else {
+            // SAFETY: as the caller says: it was allocated by this layout.
+            unsafe { dealloc(place, self.layout()) };
+        }
+    }
 }

@@ -66,7 +66,7 @@ impl<const WORDS: usize> Zone<WORDS> {
         let size = Self::size(count).ok_or_else(memory)?;
         let pool = conf.pool().ok_or_else(memory)?;
         let mut name_in_pool = pool.string(name.as_bytes()).ok_or_else(memory)?;
-        let kept = pool.keep(Rc::clone(&shape)).ok_or_else(memory)?;
+        let kept = pool.keep(|| Rc::clone(&shape)).ok_or_else(memory)?;
         // SAFETY: nginx copies the name's pointer, which lives in the cycle's pool as long as the zone's description.
         let zone = NonNull::new(unsafe {
             ngx_shared_memory_add(conf.as_ptr(), &raw mut name_in_pool, size, tag())

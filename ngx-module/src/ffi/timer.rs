@@ -10,27 +10,17 @@ use ngx::ffi::{
 use super::guard::{Entry, guard};
 use super::request::Request;
 
-/// The event of a timer, in the request's pool; taken off nginx's clock before the pool goes.
 #[repr(C)]
 struct Event {
     nginx: ngx_event_t,
     then: fn(Request<'_>),
 }
 
-impl Drop for Event {
-    fn drop(&mut self) {
-        if self.nginx.timer_set() != 0 {
-            // SAFETY: the event is on nginx's clock and has not moved since it was put there.
-            unsafe { ngx_del_timer(&raw mut self.nginx) };
-        }
-    }
-}
-
-/// A running timer of a request. It lives in the request's context, and so not longer than its event.
+/// A running timer of a request. It lives in the request's context, and so not longer than the request.
 pub(crate) struct Timer(NonNull<Event>);
 
 impl Timer {
-    /// Calls `then` after this many milliseconds; what it has posted runs afterwards. None: out of memory.
+    /// Calls `then` after this many milliseconds; what it has posted runs afterwards. None: the request has no connection.
     pub(crate) fn start(
         request: Request<'_>,
         milliseconds: usize,
@@ -42,22 +32,23 @@ impl Timer {
         nginx.handler = Some(expired);
         // SAFETY: a request has a connection, which outlives it.
         nginx.log = unsafe { request.fields().connection.as_ref() }?.log;
-        let kept = request.pool()?.keep(Event { nginx, then })?;
-        // SAFETY: the event stays in its place in the pool until Drop takes it off the clock.
-        unsafe { ngx_add_timer(&raw mut (*kept.as_ptr()).nginx, milliseconds) };
-        Some(Self(kept))
+        let event = NonNull::from(Box::leak(Box::new(Event { nginx, then })));
+        // SAFETY: the event stays in its place until Drop takes it off the clock.
+        unsafe { ngx_add_timer(&raw mut (*event.as_ptr()).nginx, milliseconds) };
+        Some(Self(event))
     }
 }
 
 impl Drop for Timer {
     fn drop(&mut self) {
-        // SAFETY: the event lives in the pool of the request whose context holds this timer: the memory of a
-        // pool is freed after all its cleanups ran, and an event that Drop has visited is off the clock.
+        // SAFETY: `start` has made the event, and only this frees it; while it is handled nginx and `expired` look at it no more
+        // once they have called what may drop its timer.
         unsafe {
             let event = &raw mut (*self.0.as_ptr()).nginx;
             if (*event).timer_set() != 0 {
                 ngx_del_timer(event);
             }
+            drop(Box::from_raw(self.0.as_ptr()));
         }
     }
 }

@@ -1,14 +1,16 @@
 //! The backends of one revision of the table, decoded, and what the worker makes of their health.
 
+use std::cell::Cell;
 use std::collections::HashSet;
-use std::sync::Arc;
+use std::rc::Rc;
 
 use routing::health::{Action, Heed, is_panic};
 use routing::rendezvous::key_hash;
 use routing::{Backends, Placement, SlotTable, State};
-use table::{BackendId, BackendRecord, SiteRecord};
+use table::{BackendId, BackendRecord, Header};
 
 use super::elsewhere::Elsewhere;
+use super::memo::{First, Site};
 use crate::ffi::log::{Level, Log};
 use crate::ffi::peer::Address;
 use crate::health::{Enrolled, Place, Watch};
@@ -17,21 +19,26 @@ use crate::health::{Enrolled, Place, Watch};
 const MOST_RACES: usize = 8;
 
 /// A backend of the table, ready to be connected to.
+// What every request looks at comes first: of many backends hardly any is in the caches.
+#[repr(C)]
 pub(crate) struct Backend {
     pub(crate) id: BackendId,
-    pub(crate) name: Arc<str>,
     pub(crate) address: Address,
+    pub(crate) name: Box<str>,
 }
 
 /// A backend that was chosen for a request.
 pub(crate) struct Chosen {
-    pub(crate) backend: Arc<Backend>,
+    pub(crate) backend: Rc<Backend>,
     /// Its entry among the watched ones.
     pub(crate) place: Option<Place>,
 }
 
 pub(super) struct BackendList {
     pub(super) revision: u64,
+    placement: Placement,
+    /// Another for every list and every placement that this worker has seen; never 0.
+    number: u32,
     /// In their configured order, which is that of their numbers.
     members: Vec<Member>,
     /// How many of them are not disabled.
@@ -46,7 +53,7 @@ pub(super) struct BackendList {
 
 pub(super) struct Member {
     state: State,
-    backend: Arc<Backend>,
+    backend: Rc<Backend>,
     place: Option<Place>,
 }
 
@@ -63,7 +70,7 @@ struct Seen {
 }
 
 impl BackendList {
-    pub(super) fn new(revision: u64, records: Vec<BackendRecord>) -> Self {
+    pub(super) fn new(header: &Header, records: Vec<BackendRecord>) -> Self {
         let slots = SlotTable::new(Backends::new(records.iter().map(BackendRecord::candidate)));
         let tries = records
             .iter()
@@ -73,7 +80,7 @@ impl BackendList {
         let elsewhere = records.iter().any(is_draining).then(Elsewhere::default);
         let members = records.into_iter().map(|record| Member {
             state: record.state,
-            backend: Arc::new(Backend {
+            backend: Rc::new(Backend {
                 id: record.id,
                 name: record.name.into(),
                 address: Address::from_socket(record.address),
@@ -81,13 +88,23 @@ impl BackendList {
             place: None,
         });
         Self {
-            revision,
+            revision: header.backends_revision,
+            placement: header.placement,
+            number: next_number(),
             members: members.collect(),
             tries,
             slots,
             elsewhere,
             health: Seen::default(),
             news: None,
+        }
+    }
+
+    /// Takes notice of how sites are placed.
+    pub(super) fn place(&mut self, placement: Placement) {
+        if self.placement != placement {
+            self.placement = placement;
+            self.number = next_number();
         }
     }
 
@@ -158,22 +175,21 @@ impl BackendList {
     /// The backend for a site of those that were not tried yet.
     pub(super) fn choose(
         &mut self,
-        site: &SiteRecord,
-        placement: &Placement,
-        tried: &[BackendId],
+        site: &Site,
+        is_tried: impl Fn(BackendId) -> bool,
         watch: Option<&Watch>,
         now: u64,
     ) -> Option<Chosen> {
         let is_calm = self.health.calm_from.is_some_and(|from| now >= from);
         let Some(watch) = watch.filter(|_| !is_calm) else {
-            return self.find(site, placement, tried, |_| true);
+            return self.find(site, is_tried, |_| true);
         };
-        let site_hash = key_hash(site.primary.as_bytes());
+        let site_hash = key_hash(site.primary());
         for _ in 0..MOST_RACES {
             let mut found = None;
             for heed in Heed::order(self.health.is_panic) {
                 found = self
-                    .find(site, placement, tried, |member| {
+                    .find(site, &is_tried, |member| {
                         let health = watch.health(member.place);
                         heed.allows(health, site_hash, now, watch.settings())
                     })
@@ -188,11 +204,11 @@ impl BackendList {
                 return Some(chosen);
             }
         }
-        self.find(site, placement, tried, |_| true)
+        self.find(site, is_tried, |_| true)
     }
 
     /// A backend has said that a site does not run there, and that it does not wake it.
-    pub(super) fn is_elsewhere(&mut self, site: &SiteRecord, backend: BackendId) {
+    pub(super) fn is_elsewhere(&mut self, site: &Site, backend: BackendId) {
         let member = self.member(backend).and_then(|at| self.members.get(at));
         // One that has not heard yet that it is in service again says so for the last time.
         if member.is_some_and(|member| member.state == State::Draining)
@@ -211,35 +227,65 @@ impl BackendList {
     /// The backend for a site of those that are usable. One where the site does not run and is not woken comes last.
     pub(super) fn find(
         &mut self,
-        site: &SiteRecord,
-        placement: &Placement,
-        tried: &[BackendId],
+        site: &Site,
+        is_tried: impl Fn(BackendId) -> bool,
         usable: impl Fn(&Member) -> bool,
     ) -> Option<Chosen> {
-        let pin = site.pin.and_then(|pin| self.member(pin));
-        let Self {
-            members,
-            slots,
-            elsewhere,
-            ..
-        } = self;
+        let first = match site.first {
+            First { list, index } if list == self.number => Some(index.into()),
+            // It was noted before the backends changed.
+            _ => self.find_first(site),
+        };
         let is = |index: usize, wanted: &dyn Fn(&Member) -> bool| {
-            members.get(index).is_some_and(|member| {
-                !tried.contains(&member.backend.id) && usable(member) && wanted(member)
+            self.members.get(index).is_some_and(|member| {
+                !is_tried(member.backend.id) && usable(member) && wanted(member)
             })
         };
-        let key = site.primary.as_bytes();
-        let at_once = elsewhere.as_ref().and_then(|elsewhere| {
-            let may_be_there = |member: &Member| !elsewhere.has(site.id, member.backend.id);
-            slots.choose(key, pin, placement, |index| is(index, &may_be_there))
-        });
-        let index =
-            at_once.or_else(|| slots.choose(key, pin, placement, |index| is(index, &|_| true)))?;
-        members.get(index).map(|member| Chosen {
-            backend: Arc::clone(&member.backend),
+        let choose = |wanted: &dyn Fn(&Member) -> bool| match first {
+            Some(first) if is(first, wanted) => Some(first),
+            _ => {
+                let pin = site.pin.and_then(|pin| self.member(pin));
+                let backends = self.slots.backends();
+                let key = site.primary();
+                backends.choose(key, pin, &self.placement, |index| is(index, wanted))
+            }
+        };
+        let found = match &self.elsewhere {
+            None => choose(&|_| true),
+            Some(elsewhere) => choose(&|member| !elsewhere.has(site.id, member.backend.id))
+                .or_else(|| choose(&|_| true)),
+        };
+        self.members.get(found?).map(|member| Chosen {
+            backend: Rc::clone(&member.backend),
             place: member.place,
         })
     }
+
+    /// Notes which backend comes first for a site, whoever is usable.
+    pub(super) fn first(&mut self, site: &mut Site) {
+        if site.first.list != self.number
+            && let Some(index) = self.find_first(site)
+            && let Ok(index) = u16::try_from(index)
+        {
+            let list = self.number;
+            site.first = First { list, index };
+        }
+    }
+
+    fn find_first(&mut self, site: &Site) -> Option<usize> {
+        let pin = site.pin.and_then(|pin| self.member(pin));
+        self.slots.first(site.primary(), pin, &self.placement)
+    }
+}
+
+/// A number that this worker has given to no list yet.
+fn next_number() -> u32 {
+    thread_local! {
+        static LAST: Cell<u32> = const { Cell::new(0) };
+    }
+    let number = LAST.get().checked_add(1).unwrap_or(1);
+    LAST.set(number);
+    number
 }
 
 fn follow(action: Action, Backend { name, address, .. }: &Backend) {
