@@ -199,10 +199,9 @@ unsafe extern "C" fn get(connection: *mut ngx_peer_connection_t, data: *mut c_vo
             };
             let peer = keepalive.peer(address, upstream);
             selection.keeps_as(peer);
-            // SAFETY: it is the upstream that asks for this peer.
-            match peer
-                .is_some_and(|peer| unsafe { keepalive.reuse(peer, connection, request, upstream) })
-            {
+            // SAFETY: it is the request's upstream that asks for this peer.
+            let reuse = |peer| unsafe { keepalive.reuse(peer, connection, request, upstream) };
+            match peer.is_some_and(reuse) {
                 true => NGX_DONE as ngx_int_t,
                 false => NGX_OK as ngx_int_t,
             }
