@@ -50,6 +50,7 @@ impl SlotTable {
 
     /// The backend for a site as long as all in service are usable. It then comes first in [`SlotTable::choose`], too, whichever
     /// others are not.
+    #[inline]
     #[must_use]
     pub fn first(
         &mut self,
