@@ -42,15 +42,23 @@ impl SlotTable {
         placement: &Placement,
         usable: impl Fn(usize) -> bool,
     ) -> Option<usize> {
-        match self.first(site_key, pin, placement) {
-            Some(first) if usable(first) => Some(first),
-            _ => self.backends.choose(site_key, pin, placement, usable),
+        if let Some(pinned) = self.backends.pinned(pin, &usable) {
+            return Some(pinned);
+        }
+        let site_hash = rendezvous::key_hash(site_key);
+        let method = placement.method_for(site_hash);
+        if let Some(index) = self.backends.by_python(method, site_key, &usable) {
+            return Some(index);
+        }
+        let slot = rendezvous::slot(site_hash);
+        match self.winner(slot) {
+            Some(winner) if usable(winner) => Some(winner),
+            _ => self.backends.by_rendezvous(slot, usable),
         }
     }
 
     /// The backend for a site as long as all in service are usable. It then comes first in [`SlotTable::choose`], too, whichever
     /// others are not.
-    #[inline]
     #[must_use]
     pub fn first(
         &mut self,
@@ -58,27 +66,16 @@ impl SlotTable {
         pin: Option<usize>,
         placement: &Placement,
     ) -> Option<usize> {
-        if let Some(pinned) = self.backends.pinned(pin, |_| true) {
-            return Some(pinned);
+        self.choose(site_key, pin, placement, |_| true)
+    }
+
+    /// The winner of a slot among all backends in service, usable or not, if there is a memo to know it from.
+    fn winner(&mut self, slot: u32) -> Option<usize> {
+        let known = self.winners.get_mut(usize::try_from(slot).ok()?)?;
+        if *known == 0 {
+            let winner = self.backends.by_rendezvous(slot, |_| true)?;
+            *known = u16::try_from(winner + 1).ok()?;
         }
-        let site_hash = rendezvous::key_hash(site_key);
-        let method = placement.method_for(site_hash);
-        if let Some(index) = self.backends.by_python(method, site_key, |_| true) {
-            return Some(index);
-        }
-        let slot = rendezvous::slot(site_hash);
-        match usize::try_from(slot)
-            .ok()
-            .and_then(|slot| self.winners.get_mut(slot))
-        {
-            Some(known) if *known != 0 => Some(usize::from(*known - 1)),
-            found => {
-                let winner = self.backends.by_rendezvous(slot, |_| true)?;
-                if let Some(place) = found {
-                    *place = u16::try_from(winner + 1).ok()?;
-                }
-                Some(winner)
-            }
-        }
+        Some(usize::from(*known - 1))
     }
 }

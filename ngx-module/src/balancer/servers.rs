@@ -195,16 +195,19 @@ impl Group {
     ) -> Option<Place> {
         let is_usable =
             |member: &Member, address: usize| usable(member.first + address, &member.limits);
-        let member = self.slots.try_borrow_mut().ok()?.choose(
-            key,
-            None,
-            &Placement::fixed(method),
-            |index| {
-                self.members.get(index).is_some_and(|member| {
-                    (0..member.addresses.len()).any(|address| is_usable(member, address))
-                })
-            },
-        )?;
+        let is_any_usable = |index: usize| {
+            self.members.get(index).is_some_and(|member| {
+                (0..member.addresses.len()).any(|address| is_usable(member, address))
+            })
+        };
+        let placement = Placement::fixed(method);
+        let mut slots = self.slots.try_borrow_mut().ok()?;
+        // Most often it can be used, and nobody else need be looked at.
+        let first = slots.first(key, None, &placement);
+        let member = match first.filter(|first| is_any_usable(*first)) {
+            Some(first) => first,
+            None => slots.choose(key, None, &placement, is_any_usable)?,
+        };
         let found = self.members.get(member)?;
         let address = match found.addresses.len() {
             1 => 0,
