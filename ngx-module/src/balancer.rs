@@ -21,7 +21,7 @@ use crate::ffi::upstream::Upstream;
 use crate::health::{Place as Entry, Watch};
 use crate::monitor::{self, Sent};
 use crate::site;
-use crate::worker::{Backend, Chosen, Site, Table};
+use crate::worker::{Backend, Chosen, Member, Site, Table};
 
 mod peers;
 mod servers;
@@ -149,7 +149,7 @@ pub(crate) enum Named {
     /// A `server` line.
     Server(Rc<str>),
     /// A backend of the table.
-    Backend(Rc<Backend>),
+    Backend(Member),
 }
 
 impl Named {
@@ -211,7 +211,7 @@ enum Among<'r> {
         site: Option<&'r Site>,
         watch: Option<&'r Watch>,
         /// What was given before, for nginx goes on reading the addresses; and whether it may be given again.
-        earlier: Vec<(Rc<Backend>, bool)>,
+        earlier: Vec<(Member, bool)>,
         current: Option<Chosen>,
         /// What has become of the current one, if nginx is done with it.
         outcome: Option<Outcome>,
@@ -283,7 +283,9 @@ impl<'r> Selection<'r> {
     pub(crate) fn tries(&self) -> usize {
         let tries = match &self.among {
             Among::Servers { servers, .. } => servers.tries(),
-            Among::Backends { table, watch, .. } => table.begin(self.keepalive(), *watch),
+            Among::Backends {
+                table, site, watch, ..
+            } => table.begin(*site, self.keepalive(), *watch),
         };
         tries.clamp(1, MOST_TRIES)
     }
@@ -340,11 +342,24 @@ impl<'r> Selection<'r> {
                     .place
                     .and_then(|place| monitor::begin(place.index, place.id));
                 let backend = &current.insert(chosen).backend;
-                (&backend.address, Named::Backend(Rc::clone(backend)))
+                (&backend.address, Named::Backend(backend.clone()))
             }
         };
         *self.context.backend.borrow_mut() = Some(chosen);
         Some(address)
+    }
+
+    /// There is an answer, so nginx will soon be done with what `next` gave last: fetches the memory that [`Selection::done`] will
+    /// look at.
+    pub(crate) fn expect_done(&self) {
+        if let Among::Backends {
+            watch: Some(watch),
+            current: Some(chosen),
+            ..
+        } = &self.among
+        {
+            watch.expect(chosen.place);
+        }
     }
 
     /// nginx is done with what `next` gave last.
@@ -395,7 +410,7 @@ impl<'r> Selection<'r> {
 }
 
 /// Whether a backend was given before and may not be given again.
-fn is_out(earlier: &[(Rc<Backend>, bool)], id: BackendId) -> bool {
+fn is_out(earlier: &[(Member, bool)], id: BackendId) -> bool {
     earlier
         .iter()
         .any(|(backend, is_final)| *is_final && backend.id == id)

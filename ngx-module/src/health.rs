@@ -17,8 +17,8 @@ use routing::rendezvous::key_hash;
 use table::BackendId;
 
 use crate::ffi::conf::{Conf, Refusal};
-use crate::ffi::milliseconds;
 use crate::ffi::shm::{Entry, Zone};
+use crate::ffi::{milliseconds, prefetch};
 use crate::monitor::Monitor;
 
 /// Answers closer together than this are noted as one: workers would only contend for the place.
@@ -48,8 +48,8 @@ pub(crate) struct Enrolled<'a> {
 /// Where a backend's entry is, if it has one.
 #[derive(Clone, Copy)]
 pub(crate) struct Place {
-    pub(crate) id: u64,
-    pub(crate) index: usize,
+    pub(crate) id: BackendId,
+    pub(crate) index: u32,
 }
 
 impl Watch {
@@ -145,7 +145,10 @@ impl Watch {
                 known.health.store(newcomer.to_word(), Relaxed);
                 self.turn();
             }
-            Some(Place { id, index })
+            Some(Place {
+                id: one.id,
+                index: u32::try_from(index).ok()?,
+            })
         };
         backends.iter().map(enroll).collect()
     }
@@ -195,8 +198,8 @@ impl Watch {
     fn of(&self, place: Option<Place>) -> Option<Known<'_, AtomicU64>> {
         let place = place?;
         let entries = self.entries().get(1..)?;
-        let known = Known::of(entries.get(place.index)?);
-        (known.id.load(Relaxed) == place.id).then_some(known)
+        let known = Known::of(entries.get(place.index as usize)?);
+        (known.id.load(Relaxed) == number(place.id)).then_some(known)
     }
 
     /// The health of a backend.
@@ -204,6 +207,14 @@ impl Watch {
         self.of(place).map_or_else(Health::default, |of| {
             Health::from_word(of.health.load(Relaxed))
         })
+    }
+
+    /// What it answers will be noted soon.
+    pub(crate) fn expect(&self, place: Option<Place>) {
+        let entries = self.entries().get(1..).zip(place);
+        if let Some(entry) = entries.and_then(|(all, place)| all.get(place.index as usize)) {
+            prefetch(entry);
+        }
     }
 
     /// A request is about to be sent there.

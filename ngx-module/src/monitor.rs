@@ -13,6 +13,7 @@ use std::sync::atomic::Ordering::{Acquire, Relaxed};
 
 use activity::backends::layout::{self, HEALTH, NEWS, SLOTS};
 use activity::backends::{Seen, Slot, Ticket, Verdict};
+use table::BackendId;
 
 use crate::ffi::log::{Level, Log};
 use crate::ffi::mapping::Mapping;
@@ -143,9 +144,9 @@ fn with<R>(work: impl FnOnce(&Counter, &[AtomicU64]) -> R) -> Option<R> {
 }
 
 /// A request is sent to the backend with this number, whose entry is at this place.
-pub(crate) fn begin(index: usize, id: u64) -> Option<Sent> {
+pub(crate) fn begin(index: u32, id: BackendId) -> Option<Sent> {
     with(|counter, words| Sent {
-        ticket: counter.slot.begin(words, index, id),
+        ticket: counter.slot.begin(words, index as usize, id.get().into()),
         failed: false,
         time: None,
     })

@@ -18,7 +18,7 @@ mod elsewhere;
 mod memo;
 
 use backends::BackendList;
-pub(crate) use backends::{Backend, Chosen};
+pub(crate) use backends::{Backend, Chosen, Member};
 use memo::Memo;
 pub(crate) use memo::Site;
 
@@ -72,13 +72,21 @@ impl Table {
 
     /// A request of a site is about to be sent: takes notice of what has happened to the backends, and closes idle connections to
     /// those that get none. Returns how many backends may be given the request.
-    pub(crate) fn begin(&self, keepalive: Option<&Keepalive>, watch: Option<&Watch>) -> usize {
+    pub(crate) fn begin(
+        &self,
+        site: Option<&Site>,
+        keepalive: Option<&Keepalive>,
+        watch: Option<&Watch>,
+    ) -> usize {
         let begin = |list: &mut BackendList| {
             if let Some(watch) = watch {
                 list.look(watch, milliseconds());
             }
             if let Some(keepalive) = keepalive {
                 keepalive.agree_with(list.state(), || list.addresses(watch));
+                if let Some(first) = site.and_then(|site| list.first_of(site)) {
+                    keepalive.expect(&first.address);
+                }
             }
             list.tries
         };

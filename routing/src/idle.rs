@@ -19,7 +19,7 @@ pub struct Limits {
 #[derive(Debug)]
 pub struct Idle<T> {
     limits: Limits,
-    slots: Vec<Slot<T>>,
+    slots: Slots<T>,
     /// Slots without a value.
     free: Vec<u32>,
     /// All of them by age.
@@ -55,19 +55,20 @@ pub struct PeerId {
     numbering: u32,
 }
 
+/// What is known of each slot. Of many slots each is seldom looked at: what lies close together is in the caches for longer.
 #[derive(Debug)]
-struct Slot<T> {
-    value: Option<T>,
-    peer: u32,
-    since: u64,
-    in_all: Links,
-    in_peer: Links,
+struct Slots<T> {
+    value: Vec<Option<T>>,
+    peer: Vec<u32>,
+    since: Vec<u64>,
+    in_all: Vec<Links>,
+    in_peer: Vec<Links>,
 }
 
 #[derive(Debug, Default)]
 struct Peer {
     chain: Chain,
-    count: usize,
+    count: u32,
 }
 
 /// No slot.
@@ -96,8 +97,49 @@ impl Default for Chain {
     }
 }
 
-/// Which of its two chains of a slot is meant.
-type Which<T> = fn(&mut Slot<T>) -> &mut Links;
+impl Links {
+    const NONE: Self = Self {
+        older: NONE,
+        newer: NONE,
+    };
+}
+
+impl<T> Slots<T> {
+    /// A new one, without a value.
+    fn push(&mut self) -> u32 {
+        // There are fewer than `total` of them.
+        let at = self.value.len() as u32;
+        self.value.push(None);
+        self.peer.push(NONE);
+        self.since.push(0);
+        self.in_all.push(Links::NONE);
+        self.in_peer.push(Links::NONE);
+        at
+    }
+
+    fn set(&mut self, at: u32, value: T, peer: u32, since: u64) {
+        let at = at as usize;
+        if let (Some(v), Some(p), Some(s)) = (
+            self.value.get_mut(at),
+            self.peer.get_mut(at),
+            self.since.get_mut(at),
+        ) {
+            (*v, *p, *s) = (Some(value), peer, since);
+        }
+    }
+}
+
+impl<T> Default for Slots<T> {
+    fn default() -> Self {
+        Self {
+            value: Vec::new(),
+            peer: Vec::new(),
+            since: Vec::new(),
+            in_all: Vec::new(),
+            in_peer: Vec::new(),
+        }
+    }
+}
 
 impl<T> Idle<T> {
     /// Nothing yet. `per_peer` above `total` means `total`.
@@ -110,7 +152,7 @@ impl<T> Idle<T> {
                 total,
                 per_peer: limits.per_peer.min(total),
             },
-            slots: Vec::new(),
+            slots: Slots::default(),
             free: Vec::new(),
             all: Chain::default(),
             peers: Vec::new(),
@@ -122,7 +164,7 @@ impl<T> Idle<T> {
     /// How many are kept.
     #[must_use]
     pub fn len(&self) -> usize {
-        self.slots.len() - self.free.len()
+        self.slots.value.len() - self.free.len()
     }
 
     /// Whether nothing is kept.
@@ -157,45 +199,29 @@ impl<T> Idle<T> {
         }
         let peer = peer.number;
         let crowded = match self.peers.get(peer as usize) {
-            Some(found) if found.count >= self.limits.per_peer => Some(found.chain.oldest),
+            Some(found) if found.count as usize >= self.limits.per_peer => Some(found.chain.oldest),
             _ if self.len() >= self.limits.total => Some(self.all.oldest),
             _ => None,
         };
         let displaced = crowded.and_then(|oldest| self.remove(Ticket(oldest)));
-        let slot = Slot {
-            value: Some(value),
-            peer,
-            since: now,
-            in_all: Links {
-                older: NONE,
-                newer: NONE,
-            },
-            in_peer: Links {
-                older: NONE,
-                newer: NONE,
-            },
-        };
-        let at = match self.free.pop() {
-            Some(at) => {
-                if let Some(place) = self.slots.get_mut(at as usize) {
-                    *place = slot;
-                }
-                at
-            }
-            None => {
-                self.slots.push(slot);
-                // There are fewer than `total` of them.
-                (self.slots.len() - 1) as u32
-            }
-        };
-        append(&mut self.slots, &mut self.all, at, |slot| &mut slot.in_all);
+        let at = self.free.pop().unwrap_or_else(|| self.slots.push());
+        self.slots.set(at, value, peer, now);
+        append(&mut self.slots.in_all, &mut self.all, at);
         if let Some(peer) = self.peers.get_mut(peer as usize) {
-            append(&mut self.slots, &mut peer.chain, at, |slot| {
-                &mut slot.in_peer
-            });
+            append(&mut self.slots.in_peer, &mut peer.chain, at);
             peer.count += 1;
         }
         Ok((Ticket(at), displaced))
+    }
+
+    /// The one of this peer that was used last.
+    #[must_use]
+    pub fn newest(&self, peer: PeerId) -> Option<&T> {
+        if !self.knows(peer) {
+            return None;
+        }
+        let newest = self.peers.get(peer.number as usize)?.chain.newest;
+        self.slots.value.get(newest as usize)?.as_ref()
     }
 
     /// Takes the one of this peer that was used last.
@@ -209,16 +235,11 @@ impl<T> Idle<T> {
 
     /// Takes what is kept under a ticket, if anything still is.
     pub fn remove(&mut self, ticket: Ticket) -> Option<T> {
-        let slot = self.slots.get_mut(ticket.index())?;
-        let value = slot.value.take()?;
-        let peer = slot.peer;
-        detach(&mut self.slots, &mut self.all, ticket.0, |slot| {
-            &mut slot.in_all
-        });
-        if let Some(peer) = self.peers.get_mut(peer as usize) {
-            detach(&mut self.slots, &mut peer.chain, ticket.0, |slot| {
-                &mut slot.in_peer
-            });
+        let value = self.slots.value.get_mut(ticket.index())?.take()?;
+        detach(&mut self.slots.in_all, &mut self.all, ticket.0);
+        let peer = self.slots.peer.get(ticket.index()).copied();
+        if let Some(peer) = peer.and_then(|peer| self.peers.get_mut(peer as usize)) {
+            detach(&mut self.slots.in_peer, &mut peer.chain, ticket.0);
             peer.count -= 1;
         }
         self.free.push(ticket.0);
@@ -228,9 +249,7 @@ impl<T> Idle<T> {
     /// Since when the one that has been idle for longest is.
     #[must_use]
     pub fn oldest(&self) -> Option<u64> {
-        self.slots
-            .get(self.all.oldest as usize)
-            .map(|slot| slot.since)
+        self.slots.since.get(self.all.oldest as usize).copied()
     }
 
     /// Takes one that has been idle since `time` or longer.
@@ -288,9 +307,9 @@ impl<T> Idle<T> {
                 _ => false,
             }
         });
-        for slot in &mut self.slots {
-            if let Some(number) = numbers.get(slot.peer as usize) {
-                slot.peer = *number;
+        for peer in &mut self.slots.peer {
+            if let Some(number) = numbers.get(*peer as usize) {
+                *peer = *number;
             }
         }
         self.peers = kept;
@@ -298,29 +317,29 @@ impl<T> Idle<T> {
 }
 
 /// Puts a slot at the young end of a chain.
-fn append<T>(slots: &mut [Slot<T>], chain: &mut Chain, at: u32, which: Which<T>) {
+fn append(links: &mut [Links], chain: &mut Chain, at: u32) {
     let older = chain.newest;
-    if let Some(slot) = slots.get_mut(at as usize) {
-        *which(slot) = Links { older, newer: NONE };
+    if let Some(own) = links.get_mut(at as usize) {
+        *own = Links { older, newer: NONE };
     }
-    match slots.get_mut(older as usize) {
-        Some(slot) => which(slot).newer = at,
+    match links.get_mut(older as usize) {
+        Some(older) => older.newer = at,
         None => chain.oldest = at,
     }
     chain.newest = at;
 }
 
 /// Takes a slot out of a chain.
-fn detach<T>(slots: &mut [Slot<T>], chain: &mut Chain, at: u32, which: Which<T>) {
-    let Some(links) = slots.get_mut(at as usize).map(|slot| *which(slot)) else {
+fn detach(links: &mut [Links], chain: &mut Chain, at: u32) {
+    let Some(Links { older, newer }) = links.get(at as usize).copied() else {
         return;
     };
-    match slots.get_mut(links.older as usize) {
-        Some(slot) => which(slot).newer = links.newer,
-        None => chain.oldest = links.newer,
+    match links.get_mut(older as usize) {
+        Some(older) => older.newer = newer,
+        None => chain.oldest = newer,
     }
-    match slots.get_mut(links.newer as usize) {
-        Some(slot) => which(slot).older = links.older,
-        None => chain.newest = links.older,
+    match links.get_mut(newer as usize) {
+        Some(newer) => newer.older = older,
+        None => chain.newest = older,
     }
 }

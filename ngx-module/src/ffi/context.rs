@@ -6,7 +6,7 @@
 use std::ptr::NonNull;
 
 use super::module::ngx_http_paas_module;
-use super::pool::Kind;
+use super::pool::{Kind, is_block};
 use super::request::Request;
 use crate::context::Context;
 
@@ -15,6 +15,8 @@ struct Owned {
     owner: usize,
     context: Context,
 }
+
+const _: () = assert!(is_block::<Owned>(), "most requests have one");
 
 impl<'r> Request<'r> {
     /// The context of this very request, if it has one.

@@ -69,6 +69,14 @@ impl Detour {
         }
     }
 
+    /// There is an answer to read.
+    fn expect_done(&self) {
+        // SAFETY: `begin` was given a selection that lives as long as the upstream; nothing else borrows it now.
+        if let Some(selection) = unsafe { self.selection.get().cast::<Selection<'_>>().as_ref() } {
+            selection.expect_done();
+        }
+    }
+
     /// Whether the request goes on because the backend has sent it elsewhere.
     pub(super) fn is_forced(&self) -> bool {
         !self.conf.get().is_null()
@@ -127,6 +135,7 @@ unsafe extern "C" fn process_header(raw: *mut ngx_http_request_t) -> ngx_int_t {
             let Some(theirs) = detour.process_header.get() else {
                 return NGX_ERROR as ngx_int_t;
             };
+            detour.expect_done();
             // SAFETY: what nginx would have called.
             let code = unsafe { theirs(raw) };
             // SAFETY: the upstream still lives: nginx goes on with it as the code says.

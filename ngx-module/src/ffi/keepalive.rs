@@ -20,6 +20,7 @@ use routing::idle::{Idle, PeerId, Ticket};
 
 use super::guard::{Entry, guard};
 use super::peer::Address;
+use super::prefetch;
 use super::request::Request;
 
 /// The idle connections of one upstream block in this worker.
@@ -100,7 +101,7 @@ fn speaker(upstream: &ngx_http_upstream_t) -> usize {
 /// The peer that an address was for the block that has asked last. Both are of one configuration, and end with it.
 #[derive(Clone, Copy)]
 pub(super) struct IdleOf {
-    keepalive: *const Keepalive,
+    keepalive: NonNull<Keepalive>,
     speaker: usize,
     peer: PeerId,
 }
@@ -137,7 +138,7 @@ impl Keepalive {
         let mut idle = self.idle.try_borrow_mut().ok()?;
         let speaker = speaker(upstream);
         if let Some(known) = address.idle.get()
-            && ptr::eq(known.keepalive, self)
+            && ptr::eq(known.keepalive.as_ptr(), self)
             && known.speaker == speaker
             && idle.knows(known.peer)
         {
@@ -145,11 +146,22 @@ impl Keepalive {
         }
         let peer = idle.peer(PeerKey::new(speaker, address.sockaddr())?.bytes());
         address.idle.set(Some(IdleOf {
-            keepalive: self,
+            keepalive: NonNull::from(self),
             speaker,
             peer,
         }));
         Some(peer)
+    }
+
+    /// A connection to this address will be asked for soon: fetches the memory of the idle one that there is.
+    pub(crate) fn expect(&self, address: &Address) {
+        if let Some(known) = address.idle.get()
+            && ptr::eq(known.keepalive.as_ptr(), self)
+            && let Ok(idle) = self.idle.try_borrow()
+            && let Some(connection) = idle.newest(known.peer)
+        {
+            fetch(*connection);
+        }
     }
 
     /// Gives the request an idle connection to this peer, if there is one.
@@ -367,6 +379,29 @@ impl Drop for Keepalive {
         if sweep.timer_set() != 0 {
             // SAFETY: the event is on nginx's clock.
             unsafe { ngx_del_timer(sweep) };
+        }
+    }
+}
+
+/// Fetches what is looked at when a connection is used again.
+fn fetch(connection: NonNull<ngx_connection_t>) {
+    // SAFETY: what is kept is a living connection; the cycle is null or nginx's, with as many events as connections.
+    unsafe {
+        prefetch(&connection.as_ref().read);
+        prefetch(&connection.as_ref().log);
+        prefetch(&connection.as_ref().requests);
+        // Its event has the same number. The pointer to it is not here yet.
+        if let Some(cycle) = ngx_cycle.as_ref()
+            && let Some(distance) = connection
+                .addr()
+                .get()
+                .checked_sub(cycle.connections.addr())
+            && let number = distance / size_of::<ngx_connection_t>()
+            && number < cycle.connection_n
+        {
+            let read = cycle.read_events.add(number);
+            prefetch(&(*read).handler);
+            prefetch(&(*read).timer);
         }
     }
 }

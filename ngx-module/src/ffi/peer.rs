@@ -13,6 +13,8 @@ use ngx::ffi::{
 
 use super::guard::{Entry, guard};
 use super::keepalive::{IdleOf, PeerKey};
+use super::pool::is_block;
+use super::prefetch;
 use super::request::Request;
 use super::upstream::Upstream;
 use crate::balancer::{Attempt, Failure, Outcome, Selection};
@@ -40,6 +42,14 @@ impl fmt::Display for Address {
 }
 
 impl Address {
+    /// So many bytes of it come before the socket address.
+    pub(crate) const HEAD: usize = std::mem::offset_of!(Self, sockaddr);
+
+    /// Fetches the socket address.
+    pub(crate) fn fetch(&self) {
+        prefetch(&self.sockaddr);
+    }
+
     /// # Panics
     /// The kernel has no address that is so long.
     pub(super) fn new(sockaddr: &[u8], name: &[u8]) -> Self {
@@ -142,6 +152,8 @@ pub(super) unsafe extern "C" fn init(
         }
     )
 }
+
+const _: () = assert!(is_block::<Selection<'_>>(), "most requests have one");
 
 fn start<'r>(
     request: Request<'r>,

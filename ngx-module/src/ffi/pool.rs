@@ -240,6 +240,11 @@ thread_local! {
 /// More blocks than this are not kept: as many as 500 requests at once need.
 const MOST_SPARE: usize = 1024;
 
+/// Whether a kept value of this type takes one of the blocks.
+pub(super) const fn is_block<T>() -> bool {
+    matches!(Room::of::<Kept<T>>(), Room::Block)
+}
+
 impl Room {
     const fn of<T>() -> Self {
         let (wanted, block) = (Layout::new::<T>(), Layout::new::<Block>());

@@ -2,6 +2,7 @@
 
 use std::cell::Cell;
 use std::collections::HashSet;
+use std::ops::Deref;
 use std::rc::Rc;
 
 use routing::health::{Action, Heed, is_panic};
@@ -13,25 +14,65 @@ use super::elsewhere::Elsewhere;
 use super::memo::{First, Site};
 use crate::ffi::log::{Level, Log};
 use crate::ffi::peer::Address;
+use crate::ffi::prefetch;
 use crate::health::{Enrolled, Place, Watch};
 
 /// A worker that loses the race for a trial so often takes what there is.
 const MOST_RACES: usize = 8;
 
 /// A backend of the table, ready to be connected to.
-// What every request looks at comes first: of many backends hardly any is in the caches.
-#[repr(C)]
+// What every request looks at comes first, in a cache line of its own: of many backends hardly any is in the caches.
+#[repr(C, align(64))]
 pub(crate) struct Backend {
     pub(crate) id: BackendId,
+    state: State,
+    /// Its entry among the watched ones.
+    place: Cell<Option<Place>>,
     pub(crate) address: Address,
     pub(crate) name: Box<str>,
 }
 
+const _: () = assert!(
+    std::mem::offset_of!(Backend, address) + Address::HEAD <= 64,
+    "what every request looks at fits a cache line"
+);
+
+/// A backend of a list. It stays where it is as long as this lives, whatever becomes of the list.
+#[derive(Clone)]
+pub(crate) struct Member {
+    all: Rc<Vec<Backend>>,
+    index: u32,
+}
+
 /// A backend that was chosen for a request.
 pub(crate) struct Chosen {
-    pub(crate) backend: Rc<Backend>,
+    pub(crate) backend: Member,
     /// Its entry among the watched ones.
     pub(crate) place: Option<Place>,
+}
+
+impl Chosen {
+    fn new(all: &Rc<Vec<Backend>>, index: usize) -> Option<Self> {
+        Some(Self {
+            place: all.get(index)?.place(),
+            backend: Member {
+                all: Rc::clone(all),
+                index: u32::try_from(index).ok()?,
+            },
+        })
+    }
+}
+
+impl Deref for Member {
+    type Target = Backend;
+
+    #[allow(
+        clippy::indexing_slicing,
+        reason = "there was one when this was made, and a list does not change"
+    )]
+    fn deref(&self) -> &Backend {
+        &self.all[self.index as usize]
+    }
 }
 
 pub(super) struct BackendList {
@@ -40,7 +81,7 @@ pub(super) struct BackendList {
     /// Another for every list and every placement that this worker has seen; never 0.
     number: u32,
     /// In their configured order, which is that of their numbers.
-    members: Vec<Member>,
+    members: Rc<Vec<Backend>>,
     /// How many of them are not disabled.
     pub(super) tries: usize,
     slots: SlotTable,
@@ -49,12 +90,6 @@ pub(super) struct BackendList {
     health: Seen,
     /// The news of the daemon's probes that was heeded last.
     news: Option<u64>,
-}
-
-pub(super) struct Member {
-    state: State,
-    backend: Rc<Backend>,
-    place: Option<Place>,
 }
 
 /// What was made of the health of all of them.
@@ -78,20 +113,18 @@ impl BackendList {
             .count();
         let is_draining = |record: &BackendRecord| record.state == State::Draining;
         let elsewhere = records.iter().any(is_draining).then(Elsewhere::default);
-        let members = records.into_iter().map(|record| Member {
+        let members = records.into_iter().map(|record| Backend {
+            id: record.id,
             state: record.state,
-            backend: Rc::new(Backend {
-                id: record.id,
-                name: record.name.into(),
-                address: Address::from_socket(record.address),
-            }),
-            place: None,
+            place: Cell::new(None),
+            address: Address::from_socket(record.address),
+            name: record.name.into(),
         });
         Self {
             revision: header.backends_revision,
             placement: header.placement,
             number: next_number(),
-            members: members.collect(),
+            members: Rc::new(members.collect()),
             tries,
             slots,
             elsewhere,
@@ -111,10 +144,10 @@ impl BackendList {
     /// Takes notice of what has become of the health of the backends.
     pub(super) fn look(&mut self, watch: &Watch, now: u64) {
         if !self.health.is_enrolled {
-            let all: Vec<Enrolled<'_>> = self.members.iter().map(Member::to_enroll).collect();
+            let all: Vec<Enrolled<'_>> = self.members.iter().map(Backend::to_enroll).collect();
             let places = watch.enroll(&all, now);
-            for (member, place) in self.members.iter_mut().zip(places) {
-                member.place = place;
+            for (member, place) in self.members.iter().zip(places) {
+                member.place.set(place);
             }
             self.health.is_enrolled = true;
         }
@@ -129,10 +162,13 @@ impl BackendList {
         }
         let in_service = || self.members.iter().filter(|member| member.is_in_service());
         let unhealthy = in_service()
-            .filter(|member| !watch.health(member.place).is_in_service())
+            .filter(|member| !watch.health(member.place()).is_in_service())
             .count();
-        let returned =
-            |member: &Member| watch.health(member.place).has_returned_at(watch.settings());
+        let returned = |member: &Backend| {
+            watch
+                .health(member.place())
+                .has_returned_at(watch.settings())
+        };
         self.health = Seen {
             is_enrolled: true,
             epoch: Some(epoch),
@@ -148,8 +184,8 @@ impl BackendList {
         for (id, verdict) in watch.verdicts() {
             let id = u32::try_from(id).ok().and_then(BackendId::new);
             let member = id.and_then(|id| self.members.get(self.member(id)?));
-            if let Some(Member { backend, place, .. }) = member {
-                follow(watch.probed(*place, verdict, now), backend);
+            if let Some(member) = member {
+                follow(watch.probed(member.place(), verdict, now), member);
             }
         }
     }
@@ -161,14 +197,14 @@ impl BackendList {
 
     /// Where requests may be sent.
     pub(super) fn addresses(&self, watch: Option<&Watch>) -> HashSet<&[u8]> {
-        let wanted = |member: &&Member| {
+        let wanted = |member: &&Backend| {
             member.is_in_service()
-                && watch.is_none_or(|watch| watch.health(member.place).gets_requests())
+                && watch.is_none_or(|watch| watch.health(member.place()).gets_requests())
         };
         self.members
             .iter()
             .filter(wanted)
-            .map(|member| member.backend.address.sockaddr())
+            .map(|member| member.address.sockaddr())
             .collect()
     }
 
@@ -190,7 +226,7 @@ impl BackendList {
             for heed in Heed::order(self.health.is_panic) {
                 found = self
                     .find(site, &is_tried, |member| {
-                        let health = watch.health(member.place);
+                        let health = watch.health(member.place());
                         heed.allows(health, site_hash, now, watch.settings())
                     })
                     .map(|chosen| (chosen, heed));
@@ -220,7 +256,7 @@ impl BackendList {
 
     fn member(&self, id: BackendId) -> Option<usize> {
         self.members
-            .binary_search_by_key(&id, |member| member.backend.id)
+            .binary_search_by_key(&id, |member| member.id)
             .ok()
     }
 
@@ -229,19 +265,19 @@ impl BackendList {
         &mut self,
         site: &Site,
         is_tried: impl Fn(BackendId) -> bool,
-        usable: impl Fn(&Member) -> bool,
+        usable: impl Fn(&Backend) -> bool,
     ) -> Option<Chosen> {
         let first = match site.first {
             First { list, index } if list == self.number => Some(index.into()),
             // It was noted before the backends changed.
             _ => self.find_first(site),
         };
-        let is = |index: usize, wanted: &dyn Fn(&Member) -> bool| {
-            self.members.get(index).is_some_and(|member| {
-                !is_tried(member.backend.id) && usable(member) && wanted(member)
-            })
+        let is = |index: usize, wanted: &dyn Fn(&Backend) -> bool| {
+            self.members
+                .get(index)
+                .is_some_and(|member| !is_tried(member.id) && usable(member) && wanted(member))
         };
-        let choose = |wanted: &dyn Fn(&Member) -> bool| match first {
+        let choose = |wanted: &dyn Fn(&Backend) -> bool| match first {
             Some(first) if is(first, wanted) => Some(first),
             _ => {
                 let pin = site.pin.and_then(|pin| self.member(pin));
@@ -252,16 +288,14 @@ impl BackendList {
         };
         let found = match &self.elsewhere {
             None => choose(&|_| true),
-            Some(elsewhere) => choose(&|member| !elsewhere.has(site.id, member.backend.id))
-                .or_else(|| choose(&|_| true)),
+            Some(elsewhere) => {
+                choose(&|member| !elsewhere.has(site.id, member.id)).or_else(|| choose(&|_| true))
+            }
         };
-        self.members.get(found?).map(|member| Chosen {
-            backend: Rc::clone(&member.backend),
-            place: member.place,
-        })
+        Chosen::new(&self.members, found?)
     }
 
-    /// Notes which backend comes first for a site, whoever is usable.
+    /// Notes which backend comes first for a site, whoever is usable, and fetches the memory that choosing it will look at.
     pub(super) fn first(&mut self, site: &mut Site) {
         if site.first.list != self.number
             && let Some(index) = self.find_first(site)
@@ -270,6 +304,18 @@ impl BackendList {
             let list = self.number;
             site.first = First { list, index };
         }
+        if let Some(first) = self.first_of(site) {
+            prefetch(first);
+            first.address.fetch();
+        }
+    }
+
+    /// The backend that was noted to come first for a site.
+    pub(super) fn first_of(&self, site: &Site) -> Option<&Backend> {
+        let First { list, index } = site.first;
+        self.members
+            .get(usize::from(index))
+            .filter(|_| list == self.number)
     }
 
     fn find_first(&mut self, site: &Site) -> Option<usize> {
@@ -301,15 +347,20 @@ fn follow(action: Action, Backend { name, address, .. }: &Backend) {
     }
 }
 
-impl Member {
+impl Backend {
+    /// Its entry among the watched ones, if it has one.
+    fn place(&self) -> Option<Place> {
+        self.place.get()
+    }
+
     fn is_in_service(&self) -> bool {
         self.state != State::Disabled
     }
 
     fn to_enroll(&self) -> Enrolled<'_> {
         Enrolled {
-            id: self.backend.id,
-            address: self.backend.address.sockaddr(),
+            id: self.id,
+            address: self.address.sockaddr(),
             state: self.state,
         }
     }
