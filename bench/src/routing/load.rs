@@ -1,7 +1,9 @@
 //! The load: a number of clients in one thread, each with one connection that it keeps, every request to another of the busy sites.
+//! With more connections than requests under way, each request goes over the one that has been idle for longest.
 //!
 //! Its clients outlive their turn, so that turns can be short and many: what disturbs a machine then disturbs all ways alike.
 
+use std::collections::VecDeque;
 use std::io::{ErrorKind, Read as _, Write as _};
 use std::net::TcpStream;
 
@@ -12,7 +14,7 @@ use rustix::event::epoll;
 use super::ways::ANSWER;
 use crate::sites;
 
-/// How many connections the load generator keeps open.
+/// How many requests are under way at once.
 pub const CLIENTS: usize = 64;
 /// Neighbours in the order of visits are none in the table: this and the number of busy sites have no common factor.
 const STRIDE: usize = 1_777;
@@ -47,20 +49,22 @@ impl Load {
 #[derive(Debug)]
 pub struct Clients {
     connections: Vec<TcpStream>,
+    /// Those without a request under way, the one that has been idle for longest first.
+    idle: VecDeque<usize>,
     epoll: rustix::fd::OwnedFd,
     /// Which site was visited last.
     last: usize,
 }
 
 impl Clients {
-    /// Connects all of them.
+    /// Connects so many of them, at least [`CLIENTS`].
     ///
     /// # Errors
     /// Nobody listens there.
-    pub fn connect(port: u16) -> anyhow::Result<Clients> {
+    pub fn connect(port: u16, count: usize) -> anyhow::Result<Clients> {
         let epoll = epoll::create(epoll::CreateFlags::CLOEXEC)?;
         let mut connections = Vec::new();
-        for number in 0..CLIENTS {
+        for number in 0..count {
             let connection = TcpStream::connect(("127.0.0.1", port))?;
             connection.set_nodelay(true)?;
             connection.set_nonblocking(true)?;
@@ -70,19 +74,20 @@ impl Clients {
         }
         Ok(Clients {
             connections,
+            idle: (0..count).collect(),
             epoll,
             last: 0,
         })
     }
 
-    /// Sends so many requests, one at a time from each client, and waits for all answers.
+    /// Sends so many requests, [`CLIENTS`] at a time, and waits for all answers.
     ///
     /// # Errors
     /// One was not answered as an upstream does.
     pub fn run(&mut self, load: &Load, count: usize) -> anyhow::Result<()> {
         let mut unsent = count;
-        for number in 0..CLIENTS.min(count) {
-            self.send(load, number)?;
+        for _ in 0..CLIENTS.min(count) {
+            self.send(load)?;
             unsent -= 1;
         }
         let mut unanswered = count;
@@ -96,8 +101,9 @@ impl Clients {
                     continue;
                 }
                 unanswered -= 1;
+                self.idle.push_back(number);
                 if unsent > 0 {
-                    self.send(load, number)?;
+                    self.send(load)?;
                     unsent -= 1;
                 }
             }
@@ -105,7 +111,8 @@ impl Clients {
         Ok(())
     }
 
-    fn send(&mut self, load: &Load, number: usize) -> anyhow::Result<()> {
+    fn send(&mut self, load: &Load) -> anyhow::Result<()> {
+        let number = self.idle.pop_front().context("no connection is idle")?;
         self.last = (self.last + STRIDE) % load.requests.len();
         let request = &load.requests[self.last];
         let sent = (&self.connections[number]).write(request)?;

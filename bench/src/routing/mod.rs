@@ -17,7 +17,7 @@ use serde::{Deserialize, Serialize};
 use crate::machine::{Machine, Places, cpu_time};
 use crate::{results, sites};
 use load::{CLIENTS, Clients, Load};
-use ways::{Running, Setting, WAYS, Way};
+use ways::{FEW, Running, Setting, WAYS, Way};
 
 /// What can be asked for.
 #[derive(Debug, clap::Args)]
@@ -135,12 +135,30 @@ fn compare(
     let load = Load::new();
     let _upstreams = ways::upstreams(&root, &setting)?;
     let mut running = Vec::new();
-    let wanted =
+    let few = Setting {
+        peers: FEW,
+        table: root.join("table-few"),
+        ..setting
+    };
+    let is_wanted =
         |way: &Way| arguments.ways.is_empty() || arguments.ways.iter().any(|key| key == way.key());
-    for way in WAYS.into_iter().filter(wanted) {
-        let way = ways::start(&root, way, &setting)?;
+    let differs = |way: &Way| !way.shows_number() || servers > CLIENTS;
+    let wanted: Vec<Way> = WAYS
+        .into_iter()
+        .filter(|way| is_wanted(way) && differs(way))
+        .collect();
+    if wanted.contains(&Way::TableFew) {
+        sites::fill(&few.table, group(), FEW, few.port)?;
+    }
+    for way in wanted {
+        let setting = if way.has_few() { &few } else { &setting };
+        let way = ways::start(&root, way, setting)?;
         places.keep(way.worker)?;
-        let clients = Clients::connect(way.port)?;
+        let connections = match way.way {
+            Way::FloorMany => servers,
+            _ => CLIENTS,
+        };
+        let clients = Clients::connect(way.port, connections)?;
         running.push((way, clients));
     }
     // The first turns do not count: they open connections.

@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use super::ways::{WAYS, Way};
+use super::ways::{FEW, WAYS, Way};
 use super::{Comparison, Results};
 use crate::plot::Bars;
 use crate::results::{self, Table};
@@ -78,6 +78,10 @@ pub fn table(comparison: &Comparison) -> String {
     if comparison.servers == 8 && comparison.keepalive.is_some() {
         let _ = writeln!(text, "{}", promise(comparison));
     }
+    let number = number(comparison);
+    if !number.is_empty() {
+        let _ = writeln!(text, "{number}");
+    }
     let _ = writeln!(
         text,
         "{}; {}",
@@ -118,6 +122,49 @@ fn promise(comparison: &Comparison) -> String {
         ]);
     }
     table.markdown()
+}
+
+/// What many servers cost more than few; empty if that was not measured.
+fn number(comparison: &Comparison) -> String {
+    let mut table = Table::new([
+        &format!("{} in place of {FEW}", comparison.servers),
+        "us more / request",
+        "ratio",
+        "95 % interval",
+    ]);
+    let mut is_measured = false;
+    for (many, few, words) in [
+        (Way::Table, Way::TableFew, "`paas_hash`, table: servers"),
+        (Way::Haproxy, Way::HaproxyFew, "HAProxy: servers"),
+        (
+            Way::FloorMany,
+            Way::Floor,
+            "sockets alone: `return 200` to so many client connections in place of 64",
+        ),
+    ] {
+        let ratios = comparison.ratios(many, few);
+        if ratios.is_empty() {
+            continue;
+        }
+        is_measured = true;
+        let differences: Vec<f64> = comparison
+            .figures(many)
+            .iter()
+            .zip(comparison.figures(few))
+            .map(|(many, few)| many - few)
+            .collect();
+        let (low, high) = interval(&ratios);
+        table.row([
+            words.to_owned(),
+            format!("{:.2}", median(&differences)),
+            format!("{:.3}", median(&ratios)),
+            format!("{low:.3} - {high:.3}"),
+        ]);
+    }
+    match is_measured {
+        true => table.markdown(),
+        false => String::new(),
+    }
 }
 
 /// All comparisons as text.

@@ -16,6 +16,8 @@ use crate::sites;
 pub enum Way {
     /// nginx answers by itself: what a request costs at least.
     Floor,
+    /// The same over as many client connections as there are upstreams: what the number of sockets costs.
+    FloorMany,
     /// Stock nginx, one server after the other.
     Static,
     /// The same once more, to see what the measurement itself can tell apart.
@@ -38,10 +40,14 @@ pub enum Way {
     LuaBalancer,
     /// HAProxy, `balance hdr(host)`, `hash-type consistent`.
     Haproxy,
+    /// As [`Way::Table`] with [`FEW`] of the upstreams: what their number costs.
+    TableFew,
+    /// As [`Way::Haproxy`] with [`FEW`] of the upstreams.
+    HaproxyFew,
 }
 
 /// All of them, in the order of the table of results.
-pub const WAYS: [Way; 12] = [
+pub const WAYS: [Way; 15] = [
     Way::Floor,
     Way::Static,
     Way::Control,
@@ -54,7 +60,13 @@ pub const WAYS: [Way; 12] = [
     Way::LuaVariable,
     Way::LuaBalancer,
     Way::Haproxy,
+    Way::TableFew,
+    Way::HaproxyFew,
+    Way::FloorMany,
 ];
+
+/// How many upstreams are few.
+pub const FEW: usize = 8;
 
 impl Way {
     /// Its name in JSON and in the names of directories.
@@ -62,6 +74,7 @@ impl Way {
     pub fn key(self) -> &'static str {
         match self {
             Way::Floor => "floor",
+            Way::FloorMany => "floor-many",
             Way::Static => "static",
             Way::Control => "static-again",
             Way::Consistent => "consistent",
@@ -73,6 +86,8 @@ impl Way {
             Way::LuaVariable => "lua-variable",
             Way::LuaBalancer => "lua-balancer",
             Way::Haproxy => "haproxy",
+            Way::TableFew => "paas-table-few",
+            Way::HaproxyFew => "haproxy-few",
         }
     }
 
@@ -81,6 +96,7 @@ impl Way {
     pub fn words(self) -> &'static str {
         match self {
             Way::Floor => "`return 200` (no upstream)",
+            Way::FloorMany => "the same, a client connection for each server",
             Way::Static => "static `proxy_pass`",
             Way::Control => "static again (control)",
             Way::Consistent => "stock `hash $host consistent`",
@@ -92,7 +108,21 @@ impl Way {
             Way::LuaVariable => "`set_by_lua_file`, `proxy_pass http://$ip`",
             Way::LuaBalancer => "`balancer_by_lua`, keep-alive",
             Way::Haproxy => "HAProxy, consistent hash of the host",
+            Way::TableFew => "`paas_hash`, table, with 8 of the servers",
+            Way::HaproxyFew => "HAProxy with 8 of the servers",
         }
+    }
+
+    /// Whether it has few of the upstreams of the others.
+    #[must_use]
+    pub fn has_few(self) -> bool {
+        matches!(self, Way::TableFew | Way::HaproxyFew)
+    }
+
+    /// Whether it shows what the number of upstreams costs.
+    #[must_use]
+    pub fn shows_number(self) -> bool {
+        self.has_few() || self == Way::FloorMany
     }
 }
 
@@ -148,9 +178,7 @@ pub fn upstreams(root: &Root, setting: &Setting) -> anyhow::Result<Nginx> {
         "listen 127.0.0.1:{}; location / {{ return 200 '{ANSWER}'; }}\n}}",
         setting.port
     );
-    // The limit of open files is for each process: with many upstreams, many connections are kept.
-    let workers = 1 + setting.peers / 128;
-    nginx(root, "upstreams", &http, setting.port, workers)
+    nginx(root, "upstreams", &http, setting.port)
 }
 
 /// Starts a way.
@@ -159,15 +187,15 @@ pub fn upstreams(root: &Root, setting: &Setting) -> anyhow::Result<Nginx> {
 /// It cannot be configured, or does not answer as it should.
 pub fn start(root: &Root, way: Way, setting: &Setting) -> anyhow::Result<Running> {
     let port = root.port();
-    let (process, worker) = if way == Way::Haproxy {
-        let process = haproxy(root, setting, port)?;
+    let (process, worker) = if matches!(way, Way::Haproxy | Way::HaproxyFew) {
+        let process = haproxy(root, way, setting, port)?;
         let pid = process.id();
         (Server::Haproxy { _process: process }, pid)
     } else {
         let directory = root.join(way.key());
         fs::create_dir_all(&directory)?;
         let http = configuration(way, setting, &directory, port)?;
-        let nginx = nginx(root, way.key(), &http, port, 1)?;
+        let nginx = nginx(root, way.key(), &http, port)?;
         let worker = wait::until("nginx's worker", || nginx.workers().first().copied());
         (Server::Nginx { _nginx: nginx }, worker)
     };
@@ -194,7 +222,7 @@ impl Running {
         }
         if matches!(
             self.way,
-            Way::Table | Way::Unwatched | Way::Monitored | Way::TableStock
+            Way::Table | Way::TableFew | Way::Unwatched | Way::Monitored | Way::TableStock
         ) {
             let status = Request::get("nobody.example.com", "/")
                 .try_send(self.port)?
@@ -205,7 +233,7 @@ impl Running {
     }
 }
 
-fn nginx(root: &Root, name: &str, http: &str, port: u16, workers: usize) -> anyhow::Result<Nginx> {
+fn nginx(root: &Root, name: &str, http: &str, port: u16) -> anyhow::Result<Nginx> {
     let prefix = root.join(name);
     fs::create_dir_all(&prefix)?;
     let modules = ["ndk_http_module", "ngx_http_lua_module"]
@@ -220,11 +248,11 @@ fn nginx(root: &Root, name: &str, http: &str, port: u16, workers: usize) -> anyh
     let text = format!(
         "{modules}daemon off;
 user www-data;
-worker_processes {workers};
-worker_rlimit_nofile 18000;
+worker_processes 1;
+worker_rlimit_nofile {files};
 pid {prefix}/nginx.pid;
 error_log {prefix}/error.log warn;
-events {{ worker_connections 16000; }}
+events {{ worker_connections {files}; }}
 http {{
     access_log off;
     keepalive_requests 1000000000;
@@ -237,10 +265,22 @@ http {{
 {http}
 }}
 ",
-        prefix = prefix.display()
+        prefix = prefix.display(),
+        files = files(),
     );
     fs::write(prefix.join("nginx.conf"), text)?;
     Ok(Nginx::run(&prefix, "nginx.conf", port))
+}
+
+/// How many files a process may have open: all connections that all ways keep to many upstreams end in one. Only root may
+/// have more than the limit that it was given.
+fn files() -> u64 {
+    const WANTED: u64 = 100_000;
+    let most = rustix::process::getrlimit(rustix::process::Resource::Nofile).maximum;
+    match rustix::process::geteuid().is_root() {
+        true => WANTED,
+        false => most.map_or(WANTED, |most| most.min(WANTED)),
+    }
 }
 
 fn configuration(
@@ -256,7 +296,7 @@ fn configuration(
         Some(most)
             if matches!(
                 way,
-                Way::Servers | Way::Table | Way::Unwatched | Way::Monitored
+                Way::Servers | Way::Table | Way::TableFew | Way::Unwatched | Way::Monitored
             ) =>
         {
             (
@@ -272,7 +312,7 @@ fn configuration(
     };
     let block = |balancing: &str| format!("upstream backends {{\n{balancing}\n{keepalive}\n}}\n");
     let (http, role, target) = match way {
-        Way::Floor => (String::new(), "", None),
+        Way::Floor | Way::FloorMany => (String::new(), "", None),
         Way::Static | Way::Control => (block(&servers), "", Some("backends")),
         Way::Consistent => (
             block(&format!("hash $host consistent;\n{servers}")),
@@ -284,7 +324,7 @@ fn configuration(
             "",
             Some("backends"),
         ),
-        Way::Table | Way::Unwatched | Way::Monitored | Way::TableStock => (
+        Way::Table | Way::TableFew | Way::Unwatched | Way::Monitored | Way::TableStock => (
             format!(
                 "paas_table {};\n{}{}",
                 setting.table.display(),
@@ -319,7 +359,7 @@ fn configuration(
             let balancing = "server 0.0.0.1;\nbalancer_by_lua_file choose.lua;";
             (block(balancing), "", Some("backends"))
         }
-        Way::Haproxy => anyhow::bail!("HAProxy is configured otherwise"),
+        Way::Haproxy | Way::HaproxyFew => anyhow::bail!("HAProxy is configured otherwise"),
     };
     let answer = match target {
         Some(target) => {
@@ -366,7 +406,7 @@ local index = hash % #list + 1
     )
 }
 
-fn haproxy(root: &Root, setting: &Setting, port: u16) -> anyhow::Result<Process> {
+fn haproxy(root: &Root, way: Way, setting: &Setting, port: u16) -> anyhow::Result<Process> {
     let servers: String = (0..setting.peers)
         .map(|number| {
             let address = sites::upstream(number, setting.port);
@@ -378,7 +418,7 @@ fn haproxy(root: &Root, setting: &Setting, port: u16) -> anyhow::Result<Process>
         None => "option http-server-close\n    http-reuse never",
     };
     let file = root.write(
-        "haproxy/haproxy.cfg",
+        format!("{}/haproxy.cfg", way.key()),
         format!(
             "global
     nbthread 1
@@ -406,7 +446,7 @@ backend backends
             .arg("-db")
             .arg("-f")
             .arg(&file),
-        &root.join("haproxy/output.log"),
+        &root.join(way.key()).join("output.log"),
         Signal::USR1,
     );
     let listens = wait::within(wait::DEADLINE, || {
