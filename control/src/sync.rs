@@ -60,11 +60,17 @@ pub fn sync(registry: &mut dyn Registry, writer: &mut Writer) -> Result<Synced, 
         .collect::<Result<Vec<_>, _>>()?;
     let changes: Vec<Change> = changes.into_iter().flatten().collect();
     let count = changes.len();
-    writer.apply(revision, changes)?;
-    Ok(Synced::Applied {
-        revision,
-        changes: count,
-    })
+    match writer.apply(revision, changes) {
+        Ok(()) => Ok(Synced::Applied {
+            revision,
+            changes: count,
+        }),
+        Err(problem) if problem.is_damage() => {
+            tracing::warn!(%problem, "the table cannot be changed and is built anew");
+            replace(&*view, writer)
+        }
+        Err(problem) => Err(problem.into()),
+    }
 }
 
 /// Builds the table anew whatever it holds.

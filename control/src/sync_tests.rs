@@ -1,4 +1,6 @@
 //! The table says what the registry says, whichever way it came there.
+use std::collections::BTreeMap;
+
 use super::*;
 use crate::model::*;
 use crate::registry::hosts::PAGE;
@@ -56,7 +58,7 @@ type Content = (
     u64,
     Placement,
     Vec<BackendRecord>,
-    Vec<(Domain, SiteRecord)>,
+    BTreeMap<Domain, SiteRecord>,
 );
 
 fn content(directory: &std::path::Path) -> Content {
@@ -65,7 +67,7 @@ fn content(directory: &std::path::Path) -> Content {
             let hosts = view
                 .hosts()
                 .unwrap()
-                .collect::<Result<Vec<_>, _>>()
+                .collect::<Result<BTreeMap<_, _>, _>>()
                 .unwrap();
             (
                 view.header().generation,
@@ -219,4 +221,41 @@ fn more_hosts_than_a_page_all_arrive() {
         content(&world.directory.path().join("table")).3.len(),
         count
     );
+}
+
+#[test]
+fn a_table_that_is_damaged_where_it_is_to_be_changed_is_built_anew() {
+    let mut world = World::new();
+    world.edit(|edit| {
+        let range = UidRange::new(1000, 2000).unwrap();
+        edit.add_user(&UserName::parse("anna").unwrap(), None, range)?;
+        edit.add_site(&new_site("a.example"))
+    });
+    world.sync();
+    let path = world.directory.path().join("table/current/data.mdb");
+    let mut file = std::fs::read(&path).unwrap();
+    let host = b"a.example";
+    let mut found = 0;
+    for at in 3..file.len() - host.len() {
+        if file[at..].starts_with(host) {
+            // The lengths that stand before it.
+            file[at - 3..at].fill(0xff);
+            found += 1;
+        }
+    }
+    assert!(found > 0);
+    let mut open = std::fs::OpenOptions::new().write(true).open(&path).unwrap();
+    std::io::Write::write_all(&mut open, &file).unwrap();
+    assert!(
+        Reader::new(world.directory.path().join("table"))
+            .read(|view| view.site(&domain("a.example")))
+            .unwrap()
+            .is_err()
+    );
+
+    world.edit(|edit| edit.add_site(&new_site("b.example")));
+    assert!(matches!(world.sync(), Synced::Rebuilt(_)));
+    let (held, right) = world.both();
+    assert_eq!(held, right);
+    assert_eq!(held.3.len(), 2);
 }

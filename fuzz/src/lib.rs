@@ -7,7 +7,7 @@
 use ::arguments::{
     Activity, Fallback, Form, Hash, Health, Keepalive, Pattern, Role, directory, eject,
 };
-use ::table::{BackendId, codec};
+use ::table::{BackendId, bucket, codec};
 use control::escape::{IniValue, NginxValue};
 use routing::host::{self, Host, MAX_DOMAIN};
 
@@ -48,11 +48,33 @@ pub fn table(bytes: &[u8]) {
     if let Some(retired) = codec::retire_header(bytes) {
         assert_eq!(codec::retire_header(&retired).as_ref(), Some(&retired));
     }
-    if let Ok(site) = codec::decode_site(bytes, None) {
+    if let Some(host) = routing::Domain::from_normalised(b"site.example.com")
+        && let Ok(site) = codec::decode_site(bytes, &host)
+    {
         let mut again = Vec::new();
-        codec::encode_site(&site, &mut again);
+        codec::encode_site(&site, host.as_bytes(), &mut again);
         assert_eq!(again, bytes);
     }
+    if let Ok(entries) = bucket::entries(bytes) {
+        // The slots may lead anywhere.
+        for (number, entry) in entries.iter().enumerate() {
+            let _ = bucket::find(bytes, number as u64, entry.host);
+        }
+        // Any hash will do, as long as the same one is looked for.
+        let hash = |host: &[u8]| host.iter().map(|byte| u64::from(*byte) << 40).sum();
+        let distinct: std::collections::BTreeMap<_, _> =
+            entries.iter().map(|entry| (entry.host, *entry)).collect();
+        let again = bucket::encode(distinct.values().map(|entry| (hash(entry.host), *entry)));
+        if let Ok(again) = again {
+            for (host, entry) in distinct {
+                assert_eq!(
+                    bucket::find(&again, hash(host), host),
+                    Ok(Some(entry.record))
+                );
+            }
+        }
+    }
+    let _ = bucket::find(bytes, 7 << 48, b"site.example.com");
     if let Ok(id) = codec::decode_backend_key(bytes) {
         assert_eq!(codec::backend_key(id), bytes);
     }

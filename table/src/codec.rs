@@ -3,8 +3,8 @@
 //!
 //! | record | layout |
 //! |---|---|
-//! | header | format u16, flags u8 (1 = retired), generation u64, backends revision u64, method u8, method before u8 (255 = no change under way), threshold u64 |
-//! | host | 1 u8, flags u8 (1 = enabled, 2 = speaks HTTP), site u64, pin u32 (0 = none), primary domain |
+//! | header | format u16, flags u8 (1 = retired), generation u64, backends revision u64, method u8, method before u8 (255 = no change under way), threshold u64, key of the hosts' hash 2 x u64, buckets u32, hosts u64 |
+//! | host | flags u8 (1 = enabled, 2 = speaks HTTP), site u64, pin u32 (0 = none), primary domain if it is another than the host |
 //! | backend | 1 u8, state u8, weight u32, 4 or 6 u8, address, port u16, (for 6: flow u32, scope u32), name's length u16, name, key |
 //!
 //! The first three bytes of the header mean the same in all formats: any writer can retire any environment.
@@ -13,10 +13,11 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV
 
 use routing::{Domain, Method, Placement, SlowChange, State, Weight};
 
+use crate::hosts::Spread;
 use crate::record::{BackendId, BackendRecord, Header, Protocol, SiteId, SiteRecord};
 
 /// The format this version reads and writes.
-pub const FORMAT: u16 = 2;
+pub const FORMAT: u16 = 3;
 
 const RETIRED: u8 = 1;
 const ENABLED: u8 = 1;
@@ -56,7 +57,8 @@ impl From<DecodeError> for HeaderError {
     }
 }
 
-struct Bytes<'a>(&'a [u8]);
+/// What is not read yet.
+pub(crate) struct Bytes<'a>(pub(crate) &'a [u8]);
 
 impl<'a> Bytes<'a> {
     fn take<const N: usize>(&mut self) -> Result<[u8; N], DecodeError> {
@@ -65,17 +67,17 @@ impl<'a> Bytes<'a> {
         Ok(*head)
     }
 
-    fn slice(&mut self, length: usize) -> Result<&'a [u8], DecodeError> {
+    pub(crate) fn slice(&mut self, length: usize) -> Result<&'a [u8], DecodeError> {
         let (head, rest) = self.0.split_at_checked(length).ok_or(DecodeError::Short)?;
         self.0 = rest;
         Ok(head)
     }
 
-    fn u8(&mut self) -> Result<u8, DecodeError> {
+    pub(crate) fn u8(&mut self) -> Result<u8, DecodeError> {
         self.take().map(u8::from_le_bytes)
     }
 
-    fn u16(&mut self) -> Result<u16, DecodeError> {
+    pub(crate) fn u16(&mut self) -> Result<u16, DecodeError> {
         self.take().map(u16::from_le_bytes)
     }
 
@@ -141,7 +143,7 @@ pub fn encode_header(header: &Header) -> Vec<u8> {
         None => (NO_CHANGE, 0),
         Some(SlowChange { from, threshold }) => (method_code(from), threshold),
     };
-    let mut bytes = Vec::with_capacity(29);
+    let mut bytes = Vec::with_capacity(57);
     bytes.extend(FORMAT.to_le_bytes());
     bytes.push(if header.retired { RETIRED } else { 0 });
     bytes.extend(header.generation.to_le_bytes());
@@ -149,6 +151,15 @@ pub fn encode_header(header: &Header) -> Vec<u8> {
     bytes.push(method_code(header.placement.method));
     bytes.push(from);
     bytes.extend(threshold.to_le_bytes());
+    let Spread {
+        key: [a, b],
+        buckets,
+        hosts,
+    } = header.spread;
+    bytes.extend(a.to_le_bytes());
+    bytes.extend(b.to_le_bytes());
+    bytes.extend(buckets.to_le_bytes());
+    bytes.extend(hosts.to_le_bytes());
     bytes
 }
 
@@ -174,12 +185,21 @@ pub fn decode_header(bytes: &[u8]) -> Result<Header, HeaderError> {
             threshold,
         }),
     };
+    let spread = Spread {
+        key: [bytes.u64()?, bytes.u64()?],
+        buckets: bytes.u32()?,
+        hosts: bytes.u64()?,
+    };
+    if !spread.is_possible() {
+        return Err(DecodeError::Field("number of buckets").into());
+    }
     bytes.end()?;
     Ok(Header {
         generation,
         backends_revision,
         placement: Placement { method: to, change },
         retired,
+        spread,
     })
 }
 
@@ -192,8 +212,7 @@ pub fn retire_header(header: &[u8]) -> Option<Vec<u8>> {
 }
 
 /// Appends the record of a host to `bytes`.
-pub fn encode_site(site: &SiteRecord, bytes: &mut Vec<u8>) {
-    bytes.push(RECORD);
+pub fn encode_site(site: &SiteRecord, host: &[u8], bytes: &mut Vec<u8>) {
     let enabled = if site.enabled { ENABLED } else { 0 };
     let http = match site.protocol {
         Protocol::Uwsgi => 0,
@@ -202,27 +221,29 @@ pub fn encode_site(site: &SiteRecord, bytes: &mut Vec<u8>) {
     bytes.push(enabled | http);
     bytes.extend(site.id.get().to_le_bytes());
     bytes.extend(site.pin.map_or(0, BackendId::get).to_le_bytes());
-    bytes.extend(site.primary.as_bytes());
+    if site.primary.as_bytes() != host {
+        bytes.extend(site.primary.as_bytes());
+    }
 }
 
-/// The record of a host. `host` is the name it was found by, if that is known: most often the primary domain, which then need
-/// not be checked once more.
+/// The record of this host.
 ///
 /// # Errors
 /// The bytes are none.
-pub fn decode_site(bytes: &[u8], host: Option<&Domain>) -> Result<SiteRecord, DecodeError> {
+#[inline]
+pub fn decode_site(bytes: &[u8], host: &Domain) -> Result<SiteRecord, DecodeError> {
     let mut bytes = Bytes(bytes);
-    bytes.format()?;
     let flags = bytes.u8()?;
     if flags & !(ENABLED | HTTP) != 0 {
         return Err(DecodeError::Field("flag"));
     }
     let id = SiteId::new(bytes.u64()?).ok_or(DecodeError::Field("site"))?;
     let pin = BackendId::new(bytes.u32()?);
-    let primary = bytes.rest();
-    let primary = match host {
-        Some(host) if host.as_bytes() == primary => host.clone(),
-        _ => Domain::from_normalised(primary).ok_or(DecodeError::Field("domain"))?,
+    let primary = match bytes.rest() {
+        [] => host.clone(),
+        other => Domain::from_normalised(other)
+            .filter(|other| other != host)
+            .ok_or(DecodeError::Field("domain"))?,
     };
     Ok(SiteRecord {
         id,
@@ -354,12 +375,14 @@ mod tests {
                 enabled,
                 protocol,
             };
-            let mut bytes = Vec::new();
-            encode_site(&site, &mut bytes);
-            assert_eq!(decode_site(&bytes, None), Ok(site.clone()));
-            assert_eq!(decode_site(&bytes, Some(&site.primary)), Ok(site));
-            bytes[1] |= 4;
-            assert_eq!(decode_site(&bytes, None), Err(DecodeError::Field("flag")));
+            for host in ["a.test", "www.a.test"] {
+                let host = Domain::parse(host).unwrap();
+                let mut bytes = Vec::new();
+                encode_site(&site, host.as_bytes(), &mut bytes);
+                assert_eq!(decode_site(&bytes, &host), Ok(site.clone()));
+                bytes[0] |= 4;
+                assert_eq!(decode_site(&bytes, &host), Err(DecodeError::Field("flag")));
+            }
         }
     }
 }

@@ -9,7 +9,10 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
 use heed::types::Bytes;
-use heed::{Database, Env, EnvFlags, EnvOpenOptions, RoTxn, RwTxn, WithoutTls};
+use heed::{
+    Database, DatabaseOpenOptions, Env, EnvFlags, EnvOpenOptions, IntegerComparator, RoTxn, RwTxn,
+    WithoutTls,
+};
 
 use crate::codec::DecodeError;
 use crate::error::TableError;
@@ -19,6 +22,9 @@ const MAX_DATABASES: u32 = 16;
 
 /// A database whose keys and values are bytes.
 pub(crate) type Raw = Database<Bytes, Bytes>;
+
+/// A database whose keys are numbers of 32 bits as the machine has them.
+pub(crate) type Numbered = Database<Bytes, Bytes, IntegerComparator>;
 
 /// Which file this is, whatever its name: device and inode.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -53,7 +59,8 @@ pub(crate) enum Access {
 pub(crate) struct Environment {
     env: Env<WithoutTls>,
     pub(crate) meta: Raw,
-    pub(crate) hosts: Raw,
+    /// Buckets by their numbers, see [`crate::hosts`].
+    pub(crate) hosts: Numbered,
     pub(crate) backends: Raw,
     pub(crate) path: Arc<Path>,
     pub(crate) identity: Identity,
@@ -118,7 +125,7 @@ impl Environment {
         // by another directory and never truncated, locking is on, and the file lies on a local file system.
         let env = unsafe { options.open(path) }.map_err(failed)?;
 
-        let [meta, hosts, backends] = match access {
+        let (meta, hosts, backends) = match access {
             Access::Read => existing_databases(&env, &shared)?,
             Access::Write { .. } => databases(&env).map_err(failed)?,
         };
@@ -178,6 +185,15 @@ impl Environment {
             .map_err(|error| TableError::heed("write", &self.path, error))
     }
 
+    /// Something in it is not what a writer puts there.
+    pub(crate) fn corrupt(&self, record: String, source: DecodeError) -> TableError {
+        TableError::Corrupt {
+            path: Arc::clone(&self.path),
+            record,
+            source,
+        }
+    }
+
     /// Frees the places of readers that died; says how many.
     pub(crate) fn clear_stale_readers(&self) -> Result<usize, TableError> {
         self.env
@@ -190,31 +206,49 @@ const META: &str = "meta";
 const HOSTS: &str = "hosts";
 const BACKENDS: &str = "backends";
 
-fn databases(env: &Env<WithoutTls>) -> heed::Result<[Raw; 3]> {
+type Databases = (Raw, Numbered, Raw);
+
+fn databases(env: &Env<WithoutTls>) -> heed::Result<Databases> {
     let mut txn = env.write_txn()?;
-    let databases = [
+    let databases = (
         env.create_database(&mut txn, Some(META))?,
-        env.create_database(&mut txn, Some(HOSTS))?,
+        numbered(env).create(&mut txn)?,
         env.create_database(&mut txn, Some(BACKENDS))?,
-    ];
+    );
     txn.commit()?;
     Ok(databases)
 }
 
-fn existing_databases(env: &Env<WithoutTls>, path: &Arc<Path>) -> Result<[Raw; 3], TableError> {
+fn existing_databases(env: &Env<WithoutTls>, path: &Arc<Path>) -> Result<Databases, TableError> {
     let failed = |error| TableError::heed("open", path, error);
-    let txn = env.read_txn().map_err(failed)?;
-    let database = |name| {
-        let record = || format!("the database {name}");
-        let database = env.open_database(&txn, Some(name)).map_err(failed)?;
-        database.ok_or_else(|| TableError::Corrupt {
-            path: Arc::clone(path),
-            record: record(),
-            source: DecodeError::Missing,
-        })
+    let missing = |name| TableError::Corrupt {
+        path: Arc::clone(path),
+        record: format!("the database {name}"),
+        source: DecodeError::Missing,
     };
-    let databases = [database(META)?, database(HOSTS)?, database(BACKENDS)?];
+    let txn = env.read_txn().map_err(failed)?;
+    let raw = |name| {
+        let database = env.open_database(&txn, Some(name)).map_err(failed)?;
+        database.ok_or_else(|| missing(name))
+    };
+    let hosts = numbered(env).open(&txn).map_err(failed)?;
+    let databases = (
+        raw(META)?,
+        hosts.ok_or_else(|| missing(HOSTS))?,
+        raw(BACKENDS)?,
+    );
     // Not an abort: that would close the databases again.
     txn.commit().map_err(failed)?;
     Ok(databases)
+}
+
+fn numbered(
+    env: &Env<WithoutTls>,
+) -> DatabaseOpenOptions<'_, '_, WithoutTls, Bytes, Bytes, IntegerComparator> {
+    let mut options = env
+        .database_options()
+        .types::<Bytes, Bytes>()
+        .key_comparator::<IntegerComparator>();
+    options.name(HOSTS);
+    options
 }

@@ -90,6 +90,17 @@ pub enum TableError {
 }
 
 impl TableError {
+    /// Whether the table that was to be changed is to blame, so that one built anew would take the change.
+    #[must_use]
+    pub fn is_damage(&self) -> bool {
+        use heed::MdbError::{Corrupted, PageNotFound};
+        match self {
+            Self::Corrupt { .. } | Self::Unstorable { .. } => true,
+            Self::Lmdb { source, .. } => matches!(source, Corrupted | PageNotFound),
+            _ => false,
+        }
+    }
+
     pub(crate) fn io(
         doing: &'static str,
         path: impl Into<PathBuf>,

@@ -26,10 +26,12 @@
     clippy::indexing_slicing
 )]
 
+pub mod bucket;
 pub mod codec;
 #[allow(unsafe_code)]
 mod env;
 mod error;
+mod hosts;
 mod layout;
 mod reader;
 mod record;
@@ -39,6 +41,7 @@ mod writer;
 pub use codec::{DecodeError, FORMAT};
 pub use env::Stamp;
 pub use error::TableError;
+pub use hosts::Spread;
 pub use reader::Reader;
 pub use record::{BackendId, BackendRecord, Change, Header, Protocol, SiteId, SiteRecord};
 pub use view::View;

@@ -6,6 +6,8 @@ use std::num::{NonZeroU32, NonZeroU64};
 
 use routing::{Candidate, Domain, Placement, State, Weight};
 
+use crate::hosts::Spread;
+
 /// A site's number: never used again, so that sockets and files may be named by it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct SiteId(pub NonZeroU64);
@@ -131,6 +133,8 @@ pub struct Header {
     pub placement: Placement,
     /// This environment was replaced by another.
     pub retired: bool,
+    /// Where hosts are found.
+    pub spread: Spread,
 }
 
 /// One change of the table.

@@ -8,6 +8,7 @@ use routing::Domain;
 use crate::codec::{self, DecodeError, HeaderError};
 use crate::env::{Environment, Stamp};
 use crate::error::TableError;
+use crate::hosts;
 use crate::record::{BackendRecord, Header, SiteRecord};
 
 pub(crate) const HEADER: &[u8] = b"header";
@@ -50,15 +51,7 @@ impl View {
     /// # Errors
     /// [`TableError::Corrupt`] for a record that cannot be one, and as LMDB fails.
     pub fn site(&self, host: &Domain) -> Result<Option<SiteRecord>, TableError> {
-        let found = self
-            .environment
-            .hosts
-            .get(&self.txn, host.as_bytes())
-            .map_err(|error| self.failed(error))?;
-        found
-            .map(|bytes| codec::decode_site(bytes, Some(host)))
-            .transpose()
-            .map_err(|error| self.corrupt(format!("the record of host {host}"), error))
+        hosts::find(&self.environment, &self.txn, &self.header.spread, host)
     }
 
     /// All backends in their configured order, which is that of their numbers.
@@ -77,45 +70,25 @@ impl View {
             let backend =
                 codec::decode_backend_key(key).and_then(|id| codec::decode_backend(id, bytes));
             backends.push(backend.map_err(|error| {
-                self.corrupt(format!("the backend with the key {key:02x?}"), error)
+                self.environment
+                    .corrupt(format!("the backend with the key {key:02x?}"), error)
             })?);
         }
         Ok(backends)
     }
 
-    /// All host names and the sites they lead to, by name: for checks and listings, not for requests.
+    /// All host names and the sites they lead to, in no order: for checks and listings, not for requests.
     ///
     /// # Errors
     /// As [`View::site`], here and for every record.
     pub fn hosts(
         &self,
     ) -> Result<impl Iterator<Item = Result<(Domain, SiteRecord), TableError>>, TableError> {
-        let hosts = self
-            .environment
-            .hosts
-            .iter(&self.txn)
-            .map_err(|error| self.failed(error))?;
-        Ok(hosts.map(|entry| {
-            let (key, bytes) = entry.map_err(|error| self.failed(error))?;
-            let record = || format!("the record of host {}", key.escape_ascii());
-            let host = Domain::from_normalised(key)
-                .ok_or_else(|| self.corrupt(record(), DecodeError::Field("name")))?;
-            let site =
-                codec::decode_site(bytes, None).map_err(|error| self.corrupt(record(), error))?;
-            Ok((host, site))
-        }))
+        hosts::all(&self.environment, &self.txn, self.header.spread)
     }
 
     fn failed(&self, error: heed::Error) -> TableError {
         TableError::heed("read", &self.environment.path, error)
-    }
-
-    fn corrupt(&self, record: String, source: DecodeError) -> TableError {
-        TableError::Corrupt {
-            path: Arc::clone(&self.environment.path),
-            record,
-            source,
-        }
     }
 }
 
@@ -124,12 +97,7 @@ pub(crate) fn read_header(
     environment: &Environment,
     txn: &RoTxn<'_>,
 ) -> Result<Header, TableError> {
-    let path = || Arc::clone(&environment.path);
-    let corrupt = |source| TableError::Corrupt {
-        path: path(),
-        record: "the header".to_owned(),
-        source,
-    };
+    let corrupt = |source| environment.corrupt("the header".to_owned(), source);
     let bytes = environment
         .meta
         .get(txn, HEADER)
@@ -137,7 +105,7 @@ pub(crate) fn read_header(
     codec::decode_header(bytes.ok_or_else(|| corrupt(DecodeError::Missing))?).map_err(|error| {
         match error {
             HeaderError::Version(found) => TableError::Version {
-                path: path(),
+                path: Arc::clone(&environment.path),
                 found,
             },
             HeaderError::Decode(error) => corrupt(error),

@@ -14,8 +14,9 @@ use routing::Placement;
 use crate::codec;
 use crate::env::{self, Access, Environment};
 use crate::error::TableError;
+use crate::hosts::{self, Spread};
 use crate::layout::{self, Layout};
-use crate::record::{Change, Header};
+use crate::record::{BackendRecord, Change, Header};
 use crate::view::{self, HEADER};
 
 /// How a table is written.
@@ -226,6 +227,8 @@ impl Writer {
             backends_revision,
             placement: Placement::default(),
             retired: false,
+            spread: Spread::new()
+                .map_err(|error| TableError::io("find a secret for", &*environment.path, error))?,
         };
         let header = write(&environment, header, changes)?;
         Ok(Current {
@@ -306,20 +309,27 @@ where
     let failed = |error| TableError::heed("write", &environment.path, error);
     let mut txn = environment.write()?;
     let mut backends_changed = false;
-    let mut buffer = Vec::with_capacity(512);
+    let mut hosts = hosts::Changes::new(environment, header.spread);
     for change in changes {
         let change = change.map_err(|error| TableError::Source(Arc::from(error.into())))?;
         match change {
             Change::SetPlacement(placement) => header.placement = placement,
-            Change::PutBackend(_) | Change::DeleteBackend(_) => {
+            Change::PutBackend(backend) => {
                 backends_changed = true;
-                put(environment, &mut txn, &change, &mut buffer)?;
+                put_backend(environment, &mut txn, &backend)?;
             }
-            Change::PutHost(..) | Change::DeleteHost(_) => {
-                put(environment, &mut txn, &change, &mut buffer)?
+            Change::DeleteBackend(id) => {
+                backends_changed = true;
+                environment
+                    .backends
+                    .delete(&mut txn, &codec::backend_key(id))
+                    .map_err(failed)?;
             }
+            Change::PutHost(host, site) => hosts.put(&mut txn, &host, Some(&site))?,
+            Change::DeleteHost(host) => hosts.put(&mut txn, &host, None)?,
         }
     }
+    header.spread = hosts.finish(&mut txn)?;
     if backends_changed {
         header.backends_revision += 1;
     }
@@ -331,45 +341,19 @@ where
     Ok(header)
 }
 
-fn put(
+fn put_backend(
     environment: &Environment,
     txn: &mut RwTxn<'_>,
-    change: &Change,
-    buffer: &mut Vec<u8>,
+    backend: &BackendRecord,
 ) -> Result<(), TableError> {
-    let failed = |error| TableError::heed("write", &environment.path, error);
-    match change {
-        Change::PutHost(host, site) => {
-            buffer.clear();
-            codec::encode_site(site, buffer);
-            environment
-                .hosts
-                .put(txn, host.as_bytes(), buffer)
-                .map_err(failed)
-        }
-        Change::DeleteHost(host) => environment
-            .hosts
-            .delete(txn, host.as_bytes())
-            .map_err(failed)
-            .map(drop),
-        Change::PutBackend(backend) => {
-            let unstorable = |what| TableError::Unstorable {
-                record: format!("the backend {}", backend.id),
-                what,
-            };
-            let bytes = codec::encode_backend(backend).map_err(unstorable)?;
-            environment
-                .backends
-                .put(txn, &codec::backend_key(backend.id), &bytes)
-                .map_err(failed)
-        }
-        Change::DeleteBackend(id) => environment
-            .backends
-            .delete(txn, &codec::backend_key(*id))
-            .map_err(failed)
-            .map(drop),
-        Change::SetPlacement(_) => Ok(()),
-    }
+    let bytes = codec::encode_backend(backend).map_err(|what| TableError::Unstorable {
+        record: format!("the backend {}", backend.id),
+        what,
+    })?;
+    environment
+        .backends
+        .put(txn, &codec::backend_key(backend.id), &bytes)
+        .map_err(|error| TableError::heed("write", &environment.path, error))
 }
 
 impl fmt::Debug for Writer {

@@ -1,4 +1,4 @@
-//! The sites this worker met last: a look-up in LMDB touches dozens of cache lines that the rest of a request
+//! The sites this worker met last: a look-up in the table touches a dozen cache lines that the rest of a request
 //! has displaced, a hit here touches one. What is remembered holds for one state of the table and no longer.
 
 use std::rc::Rc;
