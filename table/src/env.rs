@@ -17,8 +17,9 @@ use heed::{
 use crate::codec::DecodeError;
 use crate::error::TableError;
 
-/// More than the three of this format, so that a reader can open what a later one writes and say its version.
-const MAX_DATABASES: u32 = 16;
+/// More than the three of this format, so that a reader can open what a later one writes and say its version. Few enough for a
+/// transaction, which has a place for each, to be among the small allocations that cost nothing.
+const MAX_DATABASES: u32 = 8;
 
 /// A database whose keys and values are bytes.
 pub(crate) type Raw = Database<Bytes, Bytes>;
