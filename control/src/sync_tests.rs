@@ -157,8 +157,8 @@ fn the_table_follows_every_kind_of_change() {
     assert_eq!(held, right);
     assert!(
         held.3
-            .iter()
-            .all(|(_, record)| record.pin == Some(backend.id) && !record.enabled),
+            .values()
+            .all(|record| record.pin == Some(backend.id) && !record.enabled),
         "both names say so"
     );
 
@@ -170,10 +170,7 @@ fn the_table_follows_every_kind_of_change() {
     let (held, right) = world.both();
     assert_eq!(held, right);
     assert_eq!(
-        held.3
-            .iter()
-            .map(|(name, _)| name.as_str())
-            .collect::<Vec<_>>(),
+        held.3.keys().map(Domain::as_str).collect::<Vec<_>>(),
         ["b.example", "www.a.example"]
     );
     assert!(matches!(world.sync(), Synced::Unchanged(_)));
