@@ -20,6 +20,9 @@ pub struct Benchmark {
     groups: &'static [&'static str],
     /// The beginning of a measurement's name, and at most how many nanoseconds are promised.
     promised: &'static [(&'static str, f64)],
+    /// The beginning of a measurement's name, that of its rival's, and how many times as long as that it may take: what was promised by what
+    /// the rival took when it was.
+    rivals: &'static [(&'static str, &'static str, f64)],
 }
 
 /// Choosing a backend.
@@ -48,6 +51,7 @@ pub const CHOOSE: Benchmark = Benchmark {
             1000.0,
         ),
     ],
+    rivals: &[],
 };
 
 /// Looking a host up.
@@ -59,6 +63,18 @@ pub const TABLE: Benchmark = Benchmark {
     promised: &[
         ("lookup/10,000 busy hosts", 600.0),
         ("lookup/all 1,000,000 hosts", 2500.0),
+    ],
+    rivals: &[
+        (
+            "lookup/10,000 busy hosts",
+            "lookup/LMDB alone, 10,000 busy hosts",
+            600.0 / 400.0,
+        ),
+        (
+            "lookup/all 1,000,000 hosts",
+            "lookup/LMDB alone, all 1,000,000 hosts",
+            2500.0 / 2000.0,
+        ),
     ],
 };
 
@@ -210,5 +226,46 @@ fn report(benchmark: Benchmark, results: &Results) -> String {
             },
         ]);
     }
-    format!("{}\n{}\n", table.markdown(), results.machine.words())
+    format!(
+        "{}\n{}{}\n",
+        table.markdown(),
+        against_rivals(benchmark, results),
+        results.machine.words()
+    )
+}
+
+/// What holds on any machine; empty if there is no rival.
+fn against_rivals(benchmark: Benchmark, results: &Results) -> String {
+    let mut table = Table::new([
+        "what",
+        "times as long as",
+        "promised",
+        "measured",
+        "verdict",
+    ]);
+    let find = |start: &str| {
+        let mut all = results.nanoseconds.iter();
+        all.find(|(name, _)| name.starts_with(start))
+    };
+    for (start, rival, bound) in benchmark.rivals {
+        if let (Some((name, [taken, ..])), Some((rival, [needed, ..]))) = (find(start), find(rival))
+        {
+            let ratio = taken / needed;
+            let verdict = match ratio <= *bound {
+                true => "held",
+                false => "not held",
+            };
+            table.row([
+                name.clone(),
+                rival.clone(),
+                format!("<= {bound:.2}"),
+                format!("{ratio:.2}"),
+                verdict.to_owned(),
+            ]);
+        }
+    }
+    match benchmark.rivals {
+        [] => String::new(),
+        _ => format!("{}\n", table.markdown()),
+    }
 }
