@@ -268,3 +268,40 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn a_table_of_the_format_before_is_built_anew_and_its_readers_follow() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("7");
+    std::fs::create_dir(&path).unwrap();
+    std::os::unix::fs::symlink("7", dir.path().join("current")).unwrap();
+    let mut options = heed::EnvOpenOptions::new().read_txn_without_tls();
+    options.max_dbs(3).map_size(1 << 20);
+    // SAFETY: nobody else has it open.
+    let old = unsafe { options.open(&path) }.unwrap();
+    let mut txn = old.write_txn().unwrap();
+    for (name, key, record) in [
+        ("meta", &b"header"[..], [&[2, 0, 0][..], &[0; 26]].concat()),
+        ("hosts", b"a.example", vec![1; 20]),
+        ("backends", &[0, 0, 0, 1], vec![1; 20]),
+    ] {
+        let database: heed::Database<heed::types::Bytes, heed::types::Bytes> =
+            old.create_database(&mut txn, Some(name)).unwrap();
+        database.put(&mut txn, key, &record).unwrap();
+    }
+    txn.commit().unwrap();
+    old.prepare_for_closing().wait();
+
+    let version = Reader::new(dir.path()).read(|_| ()).unwrap_err();
+    assert!(
+        matches!(version, TableError::Version { found: 2, .. }),
+        "{version}"
+    );
+    let mut writer = Writer::open_or_create(dir.path(), Options::default()).unwrap();
+    assert_eq!(writer.generation(), 0);
+    writer.apply(9, [put_host("a.example", 1)]).unwrap();
+    let reader = Reader::new(dir.path());
+    let site = reader.read(|view| view.site(&domain("a.example")).unwrap());
+    assert_eq!(site.unwrap().map(|site| site.id.get()), Some(1));
+    assert!(!path.exists(), "the old one is removed");
+}
