@@ -79,6 +79,14 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
         arguments.rounds > 0 && arguments.requests > 0,
         "nothing to measure"
     );
+    for key in arguments.ways.iter().chain(&arguments.profile) {
+        let known = WAYS.map(Way::key);
+        ensure!(
+            known.contains(&key.as_str()),
+            "there is no way {key:?}: there are {}",
+            known.join(", ")
+        );
+    }
     let mut all: Results = results::load("routing").unwrap_or_default();
     if !arguments.report {
         let machine = Machine::look();

@@ -33,7 +33,7 @@ impl Comparison {
     }
 
     fn rounds(&self) -> usize {
-        self.figures(Way::Static).len()
+        self.microseconds.values().map(Vec::len).max().unwrap_or(0)
     }
 
     fn heading(&self) -> String {
@@ -55,16 +55,24 @@ pub fn table(comparison: &Comparison) -> String {
     ]);
     for way in WAYS {
         let figures = comparison.figures(way);
-        let ratios = comparison.ratios(way, Way::Static);
-        if ratios.is_empty() {
+        if figures.is_empty() {
             continue;
         }
-        let (low, high) = interval(&ratios);
+        let ratios = comparison.ratios(way, Way::Static);
+        // Without the static way there is nothing to compare with.
+        let (ratio, range) = match ratios.is_empty() {
+            true => Default::default(),
+            false => {
+                let (low, high) = interval(&ratios);
+                let range = format!("{low:.3} - {high:.3}");
+                (format!("{:.3}", median(&ratios)), range)
+            }
+        };
         table.row([
             way.words().to_owned(),
             format!("{:.2}", median(figures)),
-            format!("{:.3}", median(&ratios)),
-            format!("{low:.3} - {high:.3}"),
+            ratio,
+            range,
         ]);
     }
     let mut text = format!(
